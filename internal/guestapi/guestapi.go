@@ -1,0 +1,139 @@
+// Package guestapi is what host and guest say to each other over the line:
+// the HTTP routes that the guest agent serves, their bodies, and the limits
+// that the host holds a guest to. Whatever comes from a guest is hostile.
+package guestapi
+
+import (
+	"time"
+
+	"github.com/anteroom/anteroom/internal/provider"
+)
+
+// Routes of the guest agent, served on streams that the host opens.
+const (
+	PathConfigure   = "/configure"          // POST Configure, answered by Ack
+	PathAuth        = "/auth/"              // + provider name; POST AuthRequest, answered by AuthStatus
+	PathStatus      = "/credentials/status" // GET, ?after=N&wait=10s; answered by AuthStatus
+	PathCredentials = "/credentials/get"    // GET; answered by Credentials
+	PathDeliver     = "/credentials/put"    // POST Delivery, answered by DeliveryAck
+	PathVNC         = "/vnc"                // GET with Upgrade: anteroom-stream; then RFB
+	PathTerminal    = "/terminal"           // GET ?cols&rows with Upgrade: anteroom-stream; then terminal frames
+	PathRun         = "/run"                // POST RunRequest, answered by RunResult (cli machines only)
+)
+
+// Limits that the host holds every guest to.
+const (
+	MaxHeaderBytes   = 16 << 10
+	MaxBodyBytes     = 1 << 20
+	MaxFileBytes     = 64 << 10
+	MaxFiles         = 16
+	MaxJSONDepth     = 16
+	MaxLogBytes      = 64 << 10 // what AuthStatus carries at most
+	MaxTerminalFrame = 64 << 10
+)
+
+// Configure is the first request on every line. Until it is acknowledged the
+// machine does nothing for anybody.
+type Configure struct {
+	MachineID string            `json:"machine_id"`
+	Kind      string            `json:"kind"` // "browser" or "cli"
+	WallClock time.Time         `json:"wall_clock"`
+	Entropy   []byte            `json:"entropy"` // 64 random bytes
+	CAPEM     string            `json:"ca_pem"`  // extra certificates, may be empty
+	Locale    string            `json:"locale"`  // such as "en_US.UTF-8"
+	Languages string            `json:"languages"` // such as "sv-SE,sv,en"
+	TimeZone  string            `json:"time_zone"` // IANA name
+	Width     int               `json:"width"`
+	Height    int               `json:"height"`
+	Providers []*provider.File  `json:"providers"` // for cli machines: what to prepare
+	Env       map[string]string `json:"env"`
+}
+
+// Ack is the guest's answer to Configure: it has taken all of it.
+type Ack struct {
+	MachineID string    `json:"machine_id"` // the one it was given
+	Entropy   string    `json:"entropy"`    // hex SHA-256 of the entropy it was given
+	Clock     time.Time `json:"clock"`      // the guest's wall clock after the change
+	Build     string    `json:"build"`      // the agent's build; must be the host's
+	Restored  bool      `json:"restored"`   // whether the browser was already running
+}
+
+// AuthRequest starts one sign-in. A second request for the same session is
+// answered with the status of the first; another session is refused with 409.
+type AuthRequest struct {
+	SessionID string         `json:"session_id"`
+	Provider  *provider.File `json:"provider"`
+}
+
+// AuthPhase is how far a sign-in has come inside the machine.
+type AuthPhase string
+
+// The phases of a sign-in inside the machine.
+const (
+	PhaseIdle     AuthPhase = "idle"     // none asked for
+	PhaseRunning  AuthPhase = "running"  // the tool runs, no page yet
+	PhaseOpened   AuthPhase = "opened"   // the sign-in page is open in Chromium
+	PhaseCaptured AuthPhase = "captured" // the tool has written its files, they are valid, it has stopped
+	PhaseFailed   AuthPhase = "failed"
+)
+
+// AuthStatus says how the sign-in stands. A request with ?after=N&wait=D is
+// answered as soon as Seq > N, at the latest after D (at most 30 s).
+type AuthStatus struct {
+	Seq       int64     `json:"seq"` // grows with every change
+	SessionID string    `json:"session_id"`
+	Phase     AuthPhase `json:"phase"`
+	Reason    string    `json:"reason"` // a session.Reason, with PhaseFailed
+	Detail    string    `json:"detail"`
+	UserCode  string    `json:"user_code"` // of a device flow
+	ExitCode  *int      `json:"exit_code"`
+	Log       []string  `json:"log"` // the tool's redacted lines, at most MaxLogBytes, oldest dropped
+	LogFrom   int       `json:"log_from"` // the number of the first line in Log, counted from 0
+}
+
+// Credentials are the captured files.
+type Credentials struct {
+	SessionID string    `json:"session_id"`
+	Provider  string    `json:"provider"`
+	Files     []File    `json:"files"`
+	Account   string    `json:"account"`    // label for people, may be empty
+	ExpiresAt time.Time `json:"expires_at"` // zero if unknown
+}
+
+// File is one credential file by the name that its provider file gives it.
+type File struct {
+	Name    string `json:"name"`
+	Content []byte `json:"content"`
+}
+
+// Delivery hands a version to a cli machine.
+type Delivery struct {
+	CredentialID string         `json:"credential_id"`
+	Version      int            `json:"version"`
+	Provider     *provider.File `json:"provider"`
+	Files        []File         `json:"files"`
+}
+
+// DeliveryAck says that the files are in place, each written atomically with
+// mode 0600. SHA256 is DeliveryHash of what was written.
+type DeliveryAck struct {
+	CredentialID string `json:"credential_id"`
+	Version      int    `json:"version"`
+	SHA256       string `json:"sha256"`
+}
+
+// RunRequest runs one command as the person's user in a cli machine. It has
+// no terminal; output is cut at 256 KiB each.
+type RunRequest struct {
+	Argv    []string `json:"argv"`
+	Stdin   string   `json:"stdin"`
+	Timeout string   `json:"timeout"` // Go duration, at most 5m
+}
+
+// RunResult is what came of it.
+type RunResult struct {
+	ExitCode int    `json:"exit_code"`
+	Stdout   string `json:"stdout"`
+	Stderr   string `json:"stderr"`
+	TimedOut bool   `json:"timed_out"`
+}

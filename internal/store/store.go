@@ -1,0 +1,117 @@
+// Package store holds what every database adapter shares: the rows, the
+// filters and the errors. The adapters are in packages of their own
+// (sqlite), and storetest is the suite that each of them passes.
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/anteroom/anteroom/internal/session"
+)
+
+// Errors that callers tell apart.
+var (
+	ErrNotFound = errors.New("store: not found")
+	ErrExists   = errors.New("store: it exists already")
+	// ErrNewerSchema: the database was written by a newer version of Anteroom.
+	ErrNewerSchema = errors.New("store: the state directory was written by a newer version of Anteroom")
+	// ErrDiskFull: the disk has no room; nothing was changed.
+	ErrDiskFull = errors.New("store: the disk is full")
+)
+
+// User is a local user.
+type User struct {
+	ID        string
+	Name      string
+	CreatedAt time.Time
+}
+
+// Token is an API token, a sign-in link or a page's cookie; only the SHA-256
+// of its secret is stored.
+type Token struct {
+	ID         string
+	UserID     string
+	Kind       TokenKind
+	Label      string
+	CreatedAt  time.Time
+	ExpiresAt  time.Time // zero: never
+	LastUsedAt time.Time
+}
+
+// TokenKind says what a token is good for.
+type TokenKind string
+
+// The kinds of tokens.
+const (
+	TokenAPI    TokenKind = "api"    // Authorization: Bearer
+	TokenLink   TokenKind = "link"   // a sign-in link, consumed by its first use
+	TokenCookie TokenKind = "cookie" // the page's cookie
+)
+
+// Ticket admits one viewer or terminal, once, within 30 seconds. Only the
+// SHA-256 of its secret is stored.
+type Ticket struct {
+	Hash      [32]byte
+	UserID    string
+	Purpose   string // "viewer" or "terminal"
+	SubjectID string // the session's or the machine's id
+	ExpiresAt time.Time
+}
+
+// VMState is where a machine's row stands.
+type VMState string
+
+// The states of a machine's row. The row is written before anything exists on
+// the host and leaves "destroying" only when nothing is left.
+const (
+	VMCreating   VMState = "creating"
+	VMRunning    VMState = "running"
+	VMDestroying VMState = "destroying"
+	VMDestroyed  VMState = "destroyed"
+	VMFailed     VMState = "failed" // gone, and not because it was asked to go
+)
+
+// VM is a machine's row.
+type VM struct {
+	ID          string
+	UserID      string
+	SessionID   session.ID // browser machines
+	Kind        string     // "browser", "cli"
+	Driver      string
+	State       VMState
+	Ref         json.RawMessage // the driver's
+	ImageID     string
+	Restored    bool
+	Reason      string // why it failed
+	CreatedAt   time.Time
+	ReadyAt     time.Time
+	DestroyedAt time.Time
+}
+
+// Credential is one version of one user's credentials for one provider.
+// Sealed parts are opaque to the store.
+type Credential struct {
+	ID          string
+	UserID      string
+	Provider    string
+	Version     int  // counted from 1 per user and provider
+	Active      bool // the newest version that was not deleted
+	SessionID   session.ID
+	Account     string
+	ExpiresAt   time.Time
+	CreatedAt   time.Time
+	DeliveredAt time.Time
+	DeliveredTo string // the cli machine's id
+	Sealed      Sealed
+}
+
+// Sealed is what the vault made of the files.
+type Sealed struct {
+	Schema     int
+	KEKID      string
+	WrappedDEK []byte
+	Ciphertext []byte
+	SHA256     [32]byte // of Ciphertext
+}
