@@ -38,9 +38,9 @@ type Configure struct {
 	MachineID string            `json:"machine_id"`
 	Kind      string            `json:"kind"` // "browser" or "cli"
 	WallClock time.Time         `json:"wall_clock"`
-	Entropy   []byte            `json:"entropy"` // 64 random bytes
-	CAPEM     string            `json:"ca_pem"`  // extra certificates, may be empty
-	Locale    string            `json:"locale"`  // such as "en_US.UTF-8"
+	Entropy   []byte            `json:"entropy"`   // 64 random bytes
+	CAPEM     string            `json:"ca_pem"`    // extra certificates, may be empty
+	Locale    string            `json:"locale"`    // such as "en_US.UTF-8"
 	Languages string            `json:"languages"` // such as "sv-SE,sv,en"
 	TimeZone  string            `json:"time_zone"` // IANA name
 	Width     int               `json:"width"`
@@ -87,7 +87,7 @@ type AuthStatus struct {
 	Detail    string    `json:"detail"`
 	UserCode  string    `json:"user_code"` // of a device flow
 	ExitCode  *int      `json:"exit_code"`
-	Log       []string  `json:"log"` // the tool's redacted lines, at most MaxLogBytes, oldest dropped
+	Log       []string  `json:"log"`      // the tool's redacted lines, at most MaxLogBytes, oldest dropped
 	LogFrom   int       `json:"log_from"` // the number of the first line in Log, counted from 0
 }
 

@@ -25,7 +25,7 @@ type File struct {
 	Fresh   *Value       `yaml:"fresh" json:"fresh"`     // what grows with each refresh; optional, default Expiry
 	Target  Target       `yaml:"target" json:"target"`
 	Refresh Refresh      `yaml:"refresh" json:"refresh"`
-	Hosts   []string     `yaml:"hosts" json:"hosts"` // names that the tool must be able to reach
+	Hosts   []string     `yaml:"hosts" json:"hosts"`   // names that the tool must be able to reach
 	CAEnv   []string     `yaml:"ca_env" json:"ca_env"` // variables that get the path of the CA bundle
 }
 
