@@ -5,6 +5,7 @@
 package session
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -13,6 +14,37 @@ import (
 // ID identifies one session: 20 lower-case base-32 characters (100 random
 // bits), safe in a path, a file name and a log line.
 type ID string
+
+const (
+	idLen      = 20
+	idAlphabet = "abcdefghijklmnopqrstuvwxyz234567"
+)
+
+// NewID returns a fresh random ID. The other tables use the same form.
+func NewID() ID {
+	b := make([]byte, idLen)
+	rand.Read(b) // never fails: the program ends if there is no entropy
+	for i := range b {
+		b[i] = idAlphabet[b[i]&31]
+	}
+	return ID(b)
+}
+
+// ErrID says that a string is not an ID.
+var ErrID = errors.New("session: not an id")
+
+// Validate returns ErrID unless id has the form that NewID gives.
+func (id ID) Validate() error {
+	if len(id) != idLen {
+		return ErrID
+	}
+	for i := range len(id) {
+		if c := id[i]; (c < 'a' || c > 'z') && (c < '2' || c > '7') {
+			return ErrID
+		}
+	}
+	return nil
+}
 
 // State is where a session stands. The strings are stored and sent: they are
 // part of the database schema and of the API.
@@ -196,7 +228,7 @@ func (r Reason) Sentence() string {
 }
 
 // ErrConflict is the sentinel of every ConflictError.
-var ErrConflict = errors.New("session: conflict")
+var ErrConflict = errors.New("conflict: it was in another state or held by another server")
 
 // ConflictError says that a move matched no row: the session was in another
 // state, or another server holds it. It is not a failure of the session.
@@ -207,6 +239,9 @@ type ConflictError struct {
 }
 
 func (e *ConflictError) Error() string {
+	if e.Actual == e.From && CanMove(e.From, e.To) {
+		return fmt.Sprintf("session %s: cannot move from %s to %s: another server holds it", e.ID, e.From, e.To)
+	}
 	return fmt.Sprintf("session %s: cannot move from %s to %s: it is %s", e.ID, e.From, e.To, e.Actual)
 }
 

@@ -19,7 +19,15 @@ var (
 	ErrNewerSchema = errors.New("store: the state directory was written by a newer version of Anteroom")
 	// ErrDiskFull: the disk has no room; nothing was changed.
 	ErrDiskFull = errors.New("store: the disk is full")
+	// ErrInvalid: the call itself breaks a rule that is written down here.
+	ErrInvalid = errors.New("store: invalid argument")
+	// ErrAudit: the audit chain, or what it says of a credential, does not hold.
+	ErrAudit = errors.New("store: the audit record does not match")
 )
+
+// ErrConflict says that the row was in another state, or is held by another
+// server. It is session.ErrConflict, so that one test finds both.
+var ErrConflict = session.ErrConflict
 
 // User is a local user.
 type User struct {
@@ -88,6 +96,48 @@ type VM struct {
 	CreatedAt   time.Time
 	ReadyAt     time.Time
 	DestroyedAt time.Time
+}
+
+// VMChange says what UpdateVM sets. A zero field leaves the column as it is.
+// The time of destruction is set by the move to destroyed or failed.
+type VMChange struct {
+	State    VMState
+	Ref      json.RawMessage
+	ReadyAt  time.Time
+	Restored bool // true sets it; nothing unsets it
+	ImageID  string
+	Reason   string
+	// UserID and SessionID give a machine from the warm pool to a person's
+	// session. A machine that has an owner keeps it: ErrConflict.
+	UserID    string
+	SessionID session.ID
+}
+
+// Change says what a move sets beside the state. A nil field leaves the column
+// as it is.
+type Change struct {
+	VMID      *string
+	ViewerURL *string
+	Attempt   *int
+	// Reason is for the three states that end without success, and only for
+	// them; without one it is expired, cancelled or internal.
+	Reason *session.Reason
+	Detail *string
+}
+
+// Stats counts rows, for the metrics page.
+type Stats struct {
+	Sessions map[session.State]int64 // every state is present
+	VMs      []VMCount               // only what there is
+	Users    int64
+	Active   map[string]int64 // active credentials by provider
+}
+
+// VMCount is the number of machines of one kind in one state.
+type VMCount struct {
+	Kind  string
+	State VMState
+	Count int64
 }
 
 // Credential is one version of one user's credentials for one provider.
