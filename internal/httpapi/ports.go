@@ -1,0 +1,80 @@
+package httpapi
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/anteroom/anteroom/internal/guestapi"
+	"github.com/anteroom/anteroom/internal/provider"
+	"github.com/anteroom/anteroom/internal/session"
+	"github.com/anteroom/anteroom/internal/store"
+)
+
+// UseCases is what the API asks of the service behind it. All methods may be
+// called concurrently. Whatever does not belong to userID does not exist:
+// store.ErrNotFound.
+//
+// Errors that the API tells apart: store.ErrNotFound, store.ErrDiskFull,
+// session.ErrConflict, provider.ErrUnknown, machine.ErrGone,
+// machine.ErrNoMemory, machine.ErrDiskFull and the context's own. Every other
+// one is logged and answered as internal.
+type UseCases interface {
+	// Providers returns what one can sign in to. The files are shared: nobody
+	// changes them.
+	Providers() []*provider.File
+
+	// StartSession makes a session. With an idempotencyKey that this user has
+	// used before it returns that session and true; without ("") always a new
+	// one. providerName may be an alias.
+	StartSession(ctx context.Context, userID, providerName, idempotencyKey string, view guestapi.View) (s session.Session, repeated bool, err error)
+	Session(ctx context.Context, userID string, id session.ID) (session.Session, error)
+	// Sessions returns at most limit sessions, newest first, from the one after
+	// before on; from the newest if before is empty.
+	Sessions(ctx context.Context, userID string, limit int, before session.ID) ([]session.Session, error)
+	// Cancel ends a session; one that has ended is a conflict.
+	Cancel(ctx context.Context, userID string, id session.ID) (session.Session, error)
+
+	// EventsAfter returns at most limit events with a greater Seq, in order; of
+	// all of the user's sessions and things if sessionID is empty.
+	EventsAfter(ctx context.Context, userID string, sessionID session.ID, after int64, limit int) ([]session.Event, error)
+	// Changed returns a channel that is closed at the next change of any event.
+	// Who takes it before reading misses nothing.
+	Changed() <-chan struct{}
+
+	Credentials(ctx context.Context, userID string) ([]store.Credential, error)
+	Credential(ctx context.Context, userID, id string) (store.Credential, error)
+	DeleteCredential(ctx context.Context, userID, id string) error
+	// Deliver returns once the user's machine has acknowledged the files.
+	Deliver(ctx context.Context, userID, id string) (store.Credential, error)
+
+	Machines(ctx context.Context, userID string) ([]store.VM, error)
+	Machine(ctx context.Context, userID, id string) (store.VM, error)
+	// EnsureMachine returns the user's cli machine, running.
+	EnsureMachine(ctx context.Context, userID string) (store.VM, error)
+	DestroyMachine(ctx context.Context, userID, id string) error
+
+	// ViewerTicket and TerminalTicket make a ticket for one connection.
+	ViewerTicket(ctx context.Context, userID string, id session.ID) (secret string, expires time.Time, err error)
+	TerminalTicket(ctx context.Context, userID, machineID string) (secret string, expires time.Time, err error)
+	// OpenViewer consumes a ticket and connects to the screen of the session's
+	// own machine. The bytes are RFB. A ticket that is wrong, used, too old or
+	// for something else is store.ErrNotFound; a session that has no screen,
+	// not yet or no longer, is session.ErrConflict or machine.ErrGone. ctx is
+	// for the opening only. The caller closes what it gets; Close ends a Read
+	// and a Write under way.
+	OpenViewer(ctx context.Context, userID string, id session.ID, ticket string) (io.ReadWriteCloser, error)
+	// OpenTerminal is the same for a shell in a cli machine. The bytes are
+	// guestapi terminal frames.
+	OpenTerminal(ctx context.Context, userID, machineID, ticket string, cols, rows int) (io.ReadWriteCloser, error)
+}
+
+// Auth is what the API needs to know who is asking. A hash is store.HashSecret
+// of the secret; expired tokens are not found.
+type Auth interface {
+	UserByToken(ctx context.Context, hash [32]byte, kinds ...store.TokenKind) (store.User, store.Token, error)
+	// ConsumeLink returns the user of a sign-in link, once.
+	ConsumeLink(ctx context.Context, hash [32]byte) (store.User, error)
+	CreateToken(ctx context.Context, t store.Token, hash [32]byte) (store.Token, error)
+	DeleteToken(ctx context.Context, userID, id string) error
+}
