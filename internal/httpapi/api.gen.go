@@ -16,34 +16,34 @@ import (
 
 // Defines values for EventKind.
 const (
-	CredentialDeleted   EventKind = "credential_deleted"
-	CredentialDelivered EventKind = "credential_delivered"
-	CredentialStored    EventKind = "credential_stored"
-	Log                 EventKind = "log"
-	MachineCreated      EventKind = "machine_created"
-	MachineDestroyed    EventKind = "machine_destroyed"
-	Progress            EventKind = "progress"
-	State               EventKind = "state"
+	EventKindCredentialDeleted   EventKind = "credential_deleted"
+	EventKindCredentialDelivered EventKind = "credential_delivered"
+	EventKindCredentialStored    EventKind = "credential_stored"
+	EventKindLog                 EventKind = "log"
+	EventKindMachineCreated      EventKind = "machine_created"
+	EventKindMachineDestroyed    EventKind = "machine_destroyed"
+	EventKindProgress            EventKind = "progress"
+	EventKindState               EventKind = "state"
 )
 
 // Valid indicates whether the value is a known member of the EventKind enum.
 func (e EventKind) Valid() bool {
 	switch e {
-	case CredentialDeleted:
+	case EventKindCredentialDeleted:
 		return true
-	case CredentialDelivered:
+	case EventKindCredentialDelivered:
 		return true
-	case CredentialStored:
+	case EventKindCredentialStored:
 		return true
-	case Log:
+	case EventKindLog:
 		return true
-	case MachineCreated:
+	case EventKindMachineCreated:
 		return true
-	case MachineDestroyed:
+	case EventKindMachineDestroyed:
 		return true
-	case Progress:
+	case EventKindProgress:
 		return true
-	case State:
+	case EventKindState:
 		return true
 	default:
 		return false
@@ -52,13 +52,13 @@ func (e EventKind) Valid() bool {
 
 // Defines values for HealthStatus.
 const (
-	Ok HealthStatus = "ok"
+	HealthStatusOk HealthStatus = "ok"
 )
 
 // Valid indicates whether the value is a known member of the HealthStatus enum.
 func (e HealthStatus) Valid() bool {
 	switch e {
-	case Ok:
+	case HealthStatusOk:
 		return true
 	default:
 		return false
@@ -67,16 +67,16 @@ func (e HealthStatus) Valid() bool {
 
 // Defines values for MachineKind.
 const (
-	Browser MachineKind = "browser"
-	Cli     MachineKind = "cli"
+	MachineKindBrowser MachineKind = "browser"
+	MachineKindCli     MachineKind = "cli"
 )
 
 // Valid indicates whether the value is a known member of the MachineKind enum.
 func (e MachineKind) Valid() bool {
 	switch e {
-	case Browser:
+	case MachineKindBrowser:
 		return true
-	case Cli:
+	case MachineKindCli:
 		return true
 	default:
 		return false
@@ -193,22 +193,22 @@ func (e ProblemCode) Valid() bool {
 
 // Defines values for ProviderFlow.
 const (
-	Device   ProviderFlow = "device"
-	Loopback ProviderFlow = "loopback"
-	Paste    ProviderFlow = "paste"
-	Poll     ProviderFlow = "poll"
+	ProviderFlowDevice   ProviderFlow = "device"
+	ProviderFlowLoopback ProviderFlow = "loopback"
+	ProviderFlowPaste    ProviderFlow = "paste"
+	ProviderFlowPoll     ProviderFlow = "poll"
 )
 
 // Valid indicates whether the value is a known member of the ProviderFlow enum.
 func (e ProviderFlow) Valid() bool {
 	switch e {
-	case Device:
+	case ProviderFlowDevice:
 		return true
-	case Loopback:
+	case ProviderFlowLoopback:
 		return true
-	case Paste:
+	case ProviderFlowPaste:
 		return true
-	case Poll:
+	case ProviderFlowPoll:
 		return true
 	default:
 		return false
