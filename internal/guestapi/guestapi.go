@@ -12,6 +12,7 @@ import (
 // Routes of the guest agent, served on streams that the host opens.
 const (
 	PathConfigure   = "/configure"          // POST Configure, answered by Ack
+	PathWarm        = "/warm"               // POST; answered when the browser is up, before any configuration
 	PathAuth        = "/auth/"              // + provider name; POST AuthRequest, answered by AuthStatus
 	PathStatus      = "/credentials/status" // GET, ?after=N&wait=10s; answered by AuthStatus
 	PathCredentials = "/credentials/get"    // GET; answered by Credentials
@@ -31,6 +32,16 @@ const (
 	MaxLogBytes      = 64 << 10 // what AuthStatus carries at most
 	MaxTerminalFrame = 64 << 10
 )
+
+// Warm starts the browser of a machine that is nobody's yet, so that a
+// snapshot of it can be saved. Settings that Chromium reads only at its start
+// are part of the snapshot; a machine that is configured with others starts
+// its browser again.
+type Warm struct {
+	CAPEM     string `json:"ca_pem"`
+	Locale    string `json:"locale"`
+	Languages string `json:"languages"`
+}
 
 // Configure is the first request on every line. Until it is acknowledged the
 // machine does nothing for anybody.

@@ -1,0 +1,69 @@
+//go:build linux
+
+// Command anteroom-guest is the agent inside every machine: its first process,
+// the programs' supervisor, the host's HTTP API, and, under other names, the
+// browser that the command-line tools believe they start.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/anteroom/anteroom/internal/buildinfo"
+	"github.com/anteroom/anteroom/internal/guest"
+)
+
+func main() {
+	os.Exit(run(os.Args))
+}
+
+func run(args []string) int {
+	if name := filepath.Base(args[0]); name != "anteroom-guest" {
+		return guest.HookMain(args)
+	}
+	if len(args) < 2 {
+		fmt.Fprintln(os.Stderr, "usage: anteroom-guest init|agent --kind browser|cli --line unix:PATH")
+		return 2
+	}
+	var err error
+	switch args[1] {
+	case "init":
+		err = guest.Init(args[0], args[2:])
+	case "agent":
+		err = agent(args[2:])
+	default:
+		err = fmt.Errorf("unknown command %q", args[1])
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "anteroom-guest:", err)
+		return 1
+	}
+	return 0
+}
+
+func agent(args []string) error {
+	flags := flag.NewFlagSet("agent", flag.ContinueOnError)
+	kind := flags.String("kind", "", "browser or cli")
+	address := flags.String("line", "", "where the host is: unix:PATH")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	path, ok := strings.CutPrefix(*address, "unix:")
+	if !ok {
+		return fmt.Errorf("--line %q: only unix:PATH is known", *address)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	return guest.Run(ctx, guest.Config{
+		Kind:  *kind,
+		Dial:  guest.DialUnix(path),
+		Build: buildinfo.ID(),
+		Logs:  os.Stdout,
+	})
+}

@@ -1,0 +1,176 @@
+//go:build linux
+
+package gvisor
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/anteroom/anteroom/internal/machine"
+)
+
+// platformFlags are runsc's flags; they are part of the snapshot's key.
+func (d *Driver) platformFlags() []string {
+	flags := []string{
+		"--platform=systrap",
+		"--network=none",
+		"--host-uds=open", // the line's socket is the only one on a mount
+		"--host-settings=ignore",
+		"--file-access-mounts=shared",
+	}
+	if !d.cgroups {
+		flags = append(flags, "--ignore-cgroups")
+	}
+	return flags
+}
+
+// runsc runs one command of runsc. Its standard streams are not inherited by
+// the sandbox, whose own are /dev/null (or, with Debug, a file).
+func (d *Driver) runsc(ctx context.Context, id string, args ...string) error {
+	_, err := d.runscOutput(ctx, id, args...)
+	return err
+}
+
+func (d *Driver) runscOutput(ctx context.Context, id string, args ...string) ([]byte, error) {
+	logFile := filepath.Join(d.machineDir(id), "runsc.log")
+	argv := append([]string{"--root", d.runscRoot(), "--log", logFile, "--log-format=json"}, d.platformFlags()...)
+	if d.cfg.Debug {
+		argv = append(argv, "--debug", "--debug-log", d.machineDir(id)+"/debug/")
+	}
+	cmd := exec.CommandContext(ctx, d.cfg.Runsc, append(argv, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a signal to the server's group must not reach machines
+	var out, errs bytes.Buffer
+	starts := args[0] == "run" || args[0] == "restore"
+	if starts {
+		console, err := d.console(id)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = console.Close() }()
+		cmd.Stdout, cmd.Stderr = console, console
+	} else {
+		cmd.Stdout, cmd.Stderr = &out, &errs
+	}
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("runsc %s: %w", args[0], context.Cause(ctx))
+		}
+		return nil, fmt.Errorf("runsc %s: %w: %s", args[0], err, lastError(logFile, errs.String()))
+	}
+	return out.Bytes(), nil
+}
+
+// console is what the sandbox gets as its output: nothing, unless debugging,
+// since a guest could fill the disk through it.
+func (d *Driver) console(id string) (*os.File, error) {
+	if d.cfg.Debug {
+		return os.OpenFile(filepath.Join(d.machineDir(id), "console.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	}
+	return os.OpenFile(os.DevNull, os.O_RDWR, 0)
+}
+
+// lastError finds what runsc wrote of its failure.
+func lastError(logFile, errs string) string {
+	f, err := os.Open(logFile)
+	if err != nil {
+		return strings.TrimSpace(errs)
+	}
+	defer func() { _ = f.Close() }()
+	last := strings.TrimSpace(errs)
+	decoder := json.NewDecoder(io.LimitReader(f, 1<<20))
+	for {
+		var entry struct {
+			Level string `json:"level"`
+			Msg   string `json:"msg"`
+		}
+		if err := decoder.Decode(&entry); err != nil {
+			return last
+		}
+		if entry.Level == "error" || entry.Level == "fatal" {
+			last = entry.Msg
+		}
+	}
+}
+
+// sandboxPID asks runsc for the sandbox's process.
+func (d *Driver) sandboxPID(ctx context.Context, id string) (int, error) {
+	out, err := d.runscOutput(ctx, id, "state", id)
+	if err != nil {
+		return 0, err
+	}
+	var state struct {
+		PID    int    `json:"pid"`
+		Status string `json:"status"`
+	}
+	if err := json.Unmarshal(out, &state); err != nil {
+		return 0, fmt.Errorf("runsc state: %w", err)
+	}
+	if state.PID == 0 {
+		return 0, fmt.Errorf("%w: its status is %q", machine.ErrGone, state.Status)
+	}
+	return state.PID, nil
+}
+
+// removeSandbox ends the sandbox and has runsc forget it. A state file that
+// runsc itself was killed in the middle of writing is removed by hand.
+func (d *Driver) removeSandbox(ctx context.Context, id string) error {
+	files, err := filepath.Glob(filepath.Join(d.runscRoot(), id+"_sandbox*"))
+	if err != nil {
+		return err
+	}
+	if len(files) == 0 {
+		return nil
+	}
+	err = d.runsc(ctx, id, "delete", "--force", id)
+	left, globErr := filepath.Glob(filepath.Join(d.runscRoot(), id+"_sandbox*"))
+	if err == nil && globErr == nil && len(left) == 0 {
+		return nil
+	}
+	if err := killByRoot(d.runscRoot(), id); err != nil {
+		return err
+	}
+	for _, f := range left {
+		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// classify turns what the kernel says of a full disk or memory into the
+// errors that callers tell apart.
+func classify(err error) error {
+	text := err.Error()
+	switch {
+	case errors.Is(err, syscall.ENOSPC) || strings.Contains(text, "no space left on device"):
+		return fmt.Errorf("%w: %w", machine.ErrDiskFull, err)
+	case errors.Is(err, syscall.ENOMEM) || strings.Contains(text, "cannot allocate memory"):
+		return fmt.Errorf("%w: %w", machine.ErrNoMemory, err)
+	}
+	return err
+}
+
+func fileHash(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = f.Close() }()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
