@@ -21,7 +21,7 @@ type File struct {
 	URL     URL          `yaml:"url" json:"url"`
 	Files   []Credential `yaml:"files" json:"files"`
 	Account *Value       `yaml:"account" json:"account"` // where the account's label is; optional
-	Expiry  *Value       `yaml:"expiry" json:"expiry"`   // where the expiry is; optional
+	Expiry  *Value       `yaml:"expiry" json:"expiry"`   // when the sign-in is over as far as the files tell; optional
 	Fresh   *Value       `yaml:"fresh" json:"fresh"`     // what grows with each refresh; optional, default Expiry
 	Target  Target       `yaml:"target" json:"target"`
 	Refresh Refresh      `yaml:"refresh" json:"refresh"`
@@ -40,7 +40,9 @@ type Login struct {
 	Dialogue  string `yaml:"dialogue" json:"dialogue"`
 	Stdin     string `yaml:"stdin" json:"stdin"`
 	ACPMethod string `yaml:"acp_method" json:"acp_method"`
-	// Flow is "loopback", "device", "paste" or "poll".
+	// Flow is "loopback", "device" or "poll". ("paste", where the person carries
+	// a code from the page to the tool, is refused: with a real browser beside
+	// the tool nobody needs it, and nothing would carry the code.)
 	Flow string `yaml:"flow" json:"flow"`
 	// Timeout is a Go duration: how long a person has. 1m to 1h.
 	Timeout string `yaml:"timeout" json:"timeout"`
@@ -69,6 +71,9 @@ type Credential struct {
 	Name     string `yaml:"name" json:"name"` // its name in the vault: [a-z0-9_.-]{1,64}, unique in the file
 	Path     string `yaml:"path" json:"path"` // below the home directory, clean, no ".."
 	Required bool   `yaml:"required" json:"required"`
+	// Format is "json" (the default, also when empty) or "opaque": bytes that
+	// are only held to the size limit.
+	Format string `yaml:"format" json:"format"`
 	// Secret says that the file holds tokens. All files are sealed and 0600;
 	// the secret ones never lie on a disk.
 	Secret bool `yaml:"secret" json:"secret"`
@@ -76,7 +81,8 @@ type Credential struct {
 	// string, a positive number, true, or a non-empty array or object.
 	NonEmpty []string `yaml:"non_empty" json:"non_empty"`
 	// Types maps JSON pointers to "string", "number", "boolean", "array",
-	// "object": where the pointer leads anywhere, it leads to that type.
+	// "object": where the pointer leads anywhere but to null, it leads to that
+	// type.
 	Types map[string]string `yaml:"types" json:"types"`
 }
 
@@ -89,6 +95,8 @@ type Value struct {
 	JWT     string `yaml:"jwt" json:"jwt"`
 	// Unit is "" for a label, "s" or "ms" since 1970, or "rfc3339".
 	Unit string `yaml:"unit" json:"unit"`
+	// Or is read where this one leads nowhere. It has no Or of its own.
+	Or *Value `yaml:"or" json:"or"`
 }
 
 // Target says what the person's own machine needs beside the files.
@@ -101,13 +109,16 @@ type Target struct {
 	// Status is the tool's own command that says whether it is signed in;
 	// exit code 0 means yes. Optional.
 	Status []string          `yaml:"status" json:"status"`
-	Env    map[string]string `yaml:"env" json:"env"` // for every process of the machine
+	Env    map[string]string `yaml:"env" json:"env"` // for every process of the machine; a value that begins with "~/" gets the home directory
 }
 
-// PrivateDir is a directory in memory whose harmless content is kept on disk.
+// PrivateDir is a directory in memory whose harmless content is kept on disk:
+// the subdirectories in Keep, and top-level regular files other than the
+// credentials and what Skip names.
 type PrivateDir struct {
 	Path string   `yaml:"path" json:"path"`
 	Keep []string `yaml:"keep" json:"keep"` // subdirectories that persist (made as links into the persistent home)
+	Skip []string `yaml:"skip" json:"skip"` // top-level files that are not kept: names, with * at either end or both
 }
 
 // Seed is a file with fixed content.
