@@ -231,7 +231,8 @@ func (r Reason) Sentence() string {
 var ErrConflict = errors.New("conflict: it was in another state or held by another server")
 
 // ConflictError says that a move matched no row: the session was in another
-// state, or another server holds it. It is not a failure of the session.
+// state, or another server holds it. To is empty where it was the lease alone
+// that was missed. It is not a failure of the session.
 type ConflictError struct {
 	ID       ID
 	From, To State
@@ -239,7 +240,14 @@ type ConflictError struct {
 }
 
 func (e *ConflictError) Error() string {
-	if e.Actual == e.From && CanMove(e.From, e.To) {
+	switch {
+	case e.To == "" && e.Actual.Final():
+		return fmt.Sprintf("session %s: it is %s", e.ID, e.Actual)
+	case e.To == "":
+		return fmt.Sprintf("session %s: another server holds it", e.ID)
+	case !CanMove(e.From, e.To):
+		return fmt.Sprintf("session %s: no move leads from %s to %s", e.ID, e.From, e.To)
+	case e.Actual == e.From:
 		return fmt.Sprintf("session %s: cannot move from %s to %s: another server holds it", e.ID, e.From, e.To)
 	}
 	return fmt.Sprintf("session %s: cannot move from %s to %s: it is %s", e.ID, e.From, e.To, e.Actual)

@@ -1,0 +1,107 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+
+	"github.com/anteroom/anteroom/internal/store"
+)
+
+//go:embed migrations/*.sql
+var migrationFiles embed.FS
+
+// applicationID marks the file as Anteroom's ("Ante"), so that another
+// program's database is not taken for an empty one.
+const applicationID = 0x416e7465
+
+// migrate brings the schema up to date: each file in a transaction of its own,
+// which also raises user_version, so that a kill between two is harmless.
+func (db *DB) migrate(ctx context.Context) error {
+	files, err := migrations(migrationFiles)
+	if err != nil {
+		return err
+	}
+	// Looked at before anything is written, the journal mode included.
+	have, err := db.version(ctx, db.writer)
+	if err != nil {
+		return fmt.Errorf("store: read the schema's version: %w", mapError(err))
+	}
+	if have > len(files) {
+		return fmt.Errorf("%w: its schema is %d, this program knows %d", store.ErrNewerSchema, have, len(files))
+	}
+	var mode string
+	if err := db.writer.QueryRowContext(ctx, "PRAGMA journal_mode=WAL").Scan(&mode); err != nil {
+		return fmt.Errorf("store: switch to WAL: %w", mapError(err))
+	}
+	if mode != "wal" {
+		return fmt.Errorf("store: the file system does not allow WAL: journal mode is %q", mode)
+	}
+	for have < len(files) {
+		if have, err = db.step(ctx, files); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// step applies the next migration. Another process may be migrating too, so
+// the version is read again under the write lock.
+func (db *DB) step(ctx context.Context, files []string) (int, error) {
+	var have int
+	err := db.write(ctx, "migrate", func(tx *sql.Tx) error {
+		var err error
+		if have, err = db.version(ctx, tx); err != nil || have >= len(files) {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, files[have]); err != nil {
+			return fmt.Errorf("migration %d: %w", have+1, err)
+		}
+		have++
+		_, err = tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version=%d; PRAGMA application_id=%d", have, applicationID))
+		return err
+	})
+	return have, err
+}
+
+// version returns the schema's version; 0 is an empty file.
+func (db *DB) version(ctx context.Context, q querier) (int, error) {
+	var version, app, tables int
+	err := q.QueryRowContext(ctx, `SELECT
+		(SELECT user_version FROM pragma_user_version),
+		(SELECT application_id FROM pragma_application_id),
+		(SELECT count(*) FROM sqlite_master)`).Scan(&version, &app, &tables)
+	if err != nil {
+		return 0, err
+	}
+	if app != applicationID && (tables > 0 || app != 0) {
+		return 0, fmt.Errorf("%w: the file is another program's database", store.ErrInvalid)
+	}
+	return version, nil
+}
+
+// migrations returns the files' texts, in order; they are numbered from 0001
+// without gaps, so that the count is the newest version.
+func migrations(fsys fs.FS) ([]string, error) {
+	names, err := fs.Glob(fsys, "migrations/*.sql") // sorted
+	if err != nil {
+		return nil, err
+	}
+	texts := make([]string, 0, len(names))
+	for i, name := range names {
+		number, _, _ := strings.Cut(strings.TrimPrefix(name, "migrations/"), "_")
+		if n, err := strconv.Atoi(number); err != nil || n != i+1 {
+			return nil, fmt.Errorf("store: migration %s is not number %d", name, i+1)
+		}
+		text, err := fs.ReadFile(fsys, name)
+		if err != nil {
+			return nil, err
+		}
+		texts = append(texts, string(text))
+	}
+	return texts, nil
+}
