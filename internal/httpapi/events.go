@@ -1,0 +1,184 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/anteroom/anteroom/internal/session"
+)
+
+// eventBatch is how many events are read at once.
+const eventBatch = 256
+
+// SessionEvents streams the events of one session.
+func (a api) SessionEvents(w http.ResponseWriter, r *http.Request, id ID, params SessionEventsParams) {
+	if s, ok := a.session(w, r, id); ok {
+		a.events(w, r, s.ID, params.After, params.LastEventID)
+	}
+}
+
+// AllEvents streams all events of the user.
+func (a api) AllEvents(w http.ResponseWriter, r *http.Request, params AllEventsParams) {
+	a.events(w, r, "", params.After, params.LastEventID)
+}
+
+func (a api) events(w http.ResponseWriter, r *http.Request, id session.ID, after *After, last *LastEventID) {
+	from, err := startAfter(after, last)
+	if err != nil {
+		a.problem(w, r, ProblemCodeInvalidRequest, err.Error())
+		return
+	}
+	ctx, end, ok := a.beginStream(w, r)
+	if !ok {
+		return
+	}
+	defer end()
+	defer a.metrics.stream("events")()
+	es := &eventStream{
+		api: a, w: w, rc: http.NewResponseController(w),
+		user: who(r).user.ID, session: id, after: from,
+	}
+	// The first read comes before the headers: it can still fail as a problem.
+	changed := a.cfg.UseCases.Changed()
+	batch, err := es.read(ctx)
+	if err != nil {
+		a.fail(w, r, err)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no") // nginx would hold the events back
+	w.WriteHeader(http.StatusOK)
+	if r.Method == http.MethodHead {
+		return
+	}
+	if err := es.follow(ctx, batch, changed); err != nil && ctx.Err() == nil {
+		a.log.WarnContext(ctx, "event stream broke off", slog.Any("error", err))
+	}
+}
+
+var (
+	errLastEventID = errors.New("Last-Event-ID must be a number that the server sent.") //nolint:staticcheck // a sentence for the client
+	errAfter       = errors.New("after must not be negative.")
+)
+
+// startAfter is where a stream begins: behind the last event that the reader
+// saw, or behind ?after.
+func startAfter(after *After, last *LastEventID) (int64, error) {
+	if last != nil && *last != "" {
+		n, err := strconv.ParseInt(*last, 10, 64)
+		if err != nil || n < 0 {
+			return 0, errLastEventID
+		}
+		return n, nil
+	}
+	if after == nil {
+		return 0, nil
+	}
+	if *after < 0 {
+		return 0, errAfter
+	}
+	return *after, nil
+}
+
+// eventStream is one reader's stream while it is open.
+type eventStream struct {
+	api     api
+	w       io.Writer
+	rc      *http.ResponseController
+	user    string
+	session session.ID
+	after   int64
+}
+
+func (es *eventStream) read(ctx context.Context) ([]session.Event, error) {
+	return es.api.cfg.UseCases.EventsAfter(ctx, es.user, es.session, es.after, eventBatch)
+}
+
+// follow writes a batch, and then whatever comes, until ctx ends. changed was
+// taken before the batch was read, so nothing falls in between.
+func (es *eventStream) follow(ctx context.Context, batch []session.Event, changed <-chan struct{}) error {
+	tick := time.NewTicker(es.api.cfg.Heartbeat)
+	defer tick.Stop()
+	if err := es.send(func() error { _, err := io.WriteString(es.w, "retry: 1000\n\n"); return err }); err != nil {
+		return err
+	}
+	for {
+		if err := es.write(batch); err != nil {
+			return err
+		}
+		if len(batch) < eventBatch {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-changed:
+			case <-tick.C:
+				if err := es.send(func() error { _, err := io.WriteString(es.w, ":\n\n"); return err }); err != nil {
+					return err
+				}
+				batch = nil
+				continue
+			}
+		}
+		changed = es.api.cfg.UseCases.Changed()
+		var err error
+		if batch, err = es.read(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+func (es *eventStream) write(batch []session.Event) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	return es.send(func() error {
+		for _, e := range batch {
+			b, err := json.Marshal(apiEvent(e))
+			if err != nil {
+				return err
+			}
+			if _, err := fmt.Fprintf(es.w, "id: %d\ndata: %s\n\n", e.Seq, b); err != nil {
+				return err
+			}
+			es.after = e.Seq
+		}
+		return nil
+	})
+}
+
+// send writes and flushes within the time that a reader has for it.
+func (es *eventStream) send(write func() error) error {
+	if err := es.rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	if err := write(); err != nil {
+		return err
+	}
+	return es.rc.Flush()
+}
+
+// beginStream registers a long answer, or says why there cannot be one.
+func (s *Server) beginStream(w http.ResponseWriter, r *http.Request) (context.Context, func(), bool) {
+	id := who(r)
+	ctx, end, err := s.live.begin(r.Context(), id, s.cfg.Heartbeat, func(ctx context.Context) bool {
+		return s.stillSignedIn(ctx, id)
+	})
+	switch {
+	case errors.Is(err, errTooManyStreams):
+		s.problem(w, r, ProblemCodeTooManyStreams, "Too many streams of yours are open. Close some of the pages.")
+	case err != nil:
+		s.problem(w, r, ProblemCodeUnavailable, "The server is stopping. Please try again in a moment.")
+	default:
+		return ctx, end, true
+	}
+	return nil, nil, false
+}
