@@ -1,8 +1,10 @@
 package idp
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"time"
 )
@@ -29,6 +31,28 @@ func (s *Server) codexRoutes() {
 	s.mux.HandleFunc("POST auth.openai.com/oauth/revoke", s.revoke(Codex))
 	s.deviceRoutes()
 
+	// codex asks which workspaces there are before every prompt and does not
+	// go on without the one that its id token names.
+	s.mux.HandleFunc("GET chatgpt.com/backend-api/wham/accounts/check", s.api(Codex, codexRefusal,
+		func(w http.ResponseWriter, _ *http.Request, _ *family) {
+			writeJSON(w, http.StatusOK, map[string]any{
+				"accounts": []any{map[string]any{
+					"id": codexAccount, "account_user_id": codexUser + "__" + codexAccount, "structure": "personal",
+					"plan_type": "plus", "name": nil, "profile_picture_url": nil,
+					"workspace_backend_origin": "https://chatgpt.com", "account_routing_override": "NO_CONSTRAINT",
+				}},
+				"account_ordering": []string{codexAccount}, "default_account_id": codexAccount,
+			})
+		}))
+	s.mux.HandleFunc("GET chatgpt.com/backend-api/codex/models", s.api(Codex, codexRefusal,
+		func(w http.ResponseWriter, _ *http.Request, _ *family) {
+			writeJSON(w, http.StatusOK, map[string]any{"models": []any{}})
+		}))
+	// codex tries a WebSocket first. With 426 it goes over to HTTP at once;
+	// anything else makes it try again for ten seconds.
+	s.mux.HandleFunc("GET chatgpt.com/backend-api/codex/responses", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "no WebSocket here", http.StatusUpgradeRequired)
+	})
 	for _, pattern := range []string{"chatgpt.com/backend-api/codex/responses", "api.openai.com/v1/responses"} {
 		s.mux.HandleFunc("POST "+pattern, s.api(Codex, codexRefusal, s.codexResponses))
 	}
@@ -85,11 +109,22 @@ func (s *Server) codexTokens(f *family, _ bool) (map[string]any, error) {
 	}, nil
 }
 
-func (s *Server) codexResponses(w http.ResponseWriter, r *http.Request, f *family) {
-	var q struct {
-		Model string `json:"model"`
+// isPrompt says whether a body can be a prompt: JSON, or what codex sends by
+// default, JSON compressed with zstd, of which only the magic number is looked
+// at (RFC 8878).
+func isPrompt(encoding string, body []byte) bool {
+	switch encoding {
+	case "", "identity":
+		return json.Valid(body)
+	case "zstd":
+		return bytes.HasPrefix(body, []byte{0x28, 0xb5, 0x2f, 0xfd})
 	}
-	if err := json.NewDecoder(r.Body).Decode(&q); err != nil || q.Model == "" {
+	return false
+}
+
+func (s *Server) codexResponses(w http.ResponseWriter, r *http.Request, f *family) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil || !isPrompt(r.Header.Get("Content-Encoding"), body) {
 		writeJSON(w, http.StatusBadRequest, map[string]string{"detail": "the body is not a request"})
 		return
 	}
@@ -97,7 +132,7 @@ func (s *Server) codexResponses(w http.ResponseWriter, r *http.Request, f *famil
 		"type": "message", "id": "msg_test", "role": "assistant", "status": "completed",
 		"content": []any{map[string]any{"type": "output_text", "text": Codex.Answer(), "annotations": []any{}}},
 	}
-	response := map[string]any{"id": "resp_test", "object": "response", "model": q.Model, "status": "in_progress", "output": []any{}}
+	response := map[string]any{"id": "resp_test", "object": "response", "model": "test", "status": "in_progress", "output": []any{}}
 	out := newSSE(w)
 	out.send("response.created", map[string]any{"type": "response.created", "response": response})
 	out.send("response.output_item.added", map[string]any{

@@ -1,6 +1,7 @@
 package idp
 
 import (
+	"encoding/json"
 	"net/http"
 	"strings"
 	"time"
@@ -123,13 +124,14 @@ func (s *Server) geminiCall(w http.ResponseWriter, r *http.Request, f *family) {
 		})
 	case "retrieveUserQuota":
 		writeJSON(w, http.StatusOK, map[string]any{"buckets": []any{}})
+	case "listExperiments":
+		writeJSON(w, http.StatusOK, map[string]any{"experimentIds": []any{}, "flags": []any{}})
 	case "countTokens":
 		writeJSON(w, http.StatusOK, map[string]int{"totalTokens": 10})
 	case "generateContent":
-		writeJSON(w, http.StatusOK, geminiAnswer())
-		s.rec.emit(Event{Kind: PromptAnswered, Provider: Gemini, Account: f.account})
+		s.geminiGenerate(w, r, f)
 	case "streamGenerateContent":
-		newSSE(w).send("", geminiAnswer())
+		newSSE(w).send("", geminiAnswer(Gemini.Answer()))
 		s.rec.emit(Event{Kind: PromptAnswered, Provider: Gemini, Account: f.account})
 	default:
 		writeJSON(w, http.StatusNotFound, map[string]any{
@@ -138,13 +140,39 @@ func (s *Server) geminiCall(w http.ResponseWriter, r *http.Request, f *family) {
 	}
 }
 
-func geminiAnswer() map[string]any {
+// geminiGenerate answers a prompt that is not streamed. Before the person's
+// own prompt the tool sends some that ask for JSON by a schema, which choose
+// the model; anything else than that JSON is asked for again for two minutes.
+func (s *Server) geminiGenerate(w http.ResponseWriter, r *http.Request, f *family) {
+	var q struct {
+		Request struct {
+			GenerationConfig struct {
+				MIME string `json:"responseMimeType"`
+			} `json:"generationConfig"`
+		} `json:"request"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+		writeJSON(w, http.StatusBadRequest, map[string]any{
+			"error": map[string]any{"code": 400, "message": "The body is not a request.", "status": "INVALID_ARGUMENT"},
+		})
+		return
+	}
+	if q.Request.GenerationConfig.MIME == "application/json" {
+		writeJSON(w, http.StatusOK, geminiAnswer(
+			`{"reasoning":"test","model_choice":"flash","complexity_reasoning":"test","complexity_score":1}`))
+		return
+	}
+	writeJSON(w, http.StatusOK, geminiAnswer(Gemini.Answer()))
+	s.rec.emit(Event{Kind: PromptAnswered, Provider: Gemini, Account: f.account})
+}
+
+func geminiAnswer(text string) map[string]any {
 	return map[string]any{
 		"traceId": "test",
 		"response": map[string]any{
 			"candidates": []any{map[string]any{
 				"index": 0, "finishReason": "STOP",
-				"content": map[string]any{"role": "model", "parts": []any{map[string]string{"text": Gemini.Answer()}}},
+				"content": map[string]any{"role": "model", "parts": []any{map[string]string{"text": text}}},
 			}},
 			"usageMetadata": map[string]int{"promptTokenCount": 10, "candidatesTokenCount": 5, "totalTokenCount": 15},
 			"modelVersion":  "test",
