@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/anteroom/anteroom/internal/store"
 )
@@ -34,12 +35,8 @@ func (db *DB) migrate(ctx context.Context) error {
 	if have > len(files) {
 		return fmt.Errorf("%w: its schema is %d, this program knows %d", store.ErrNewerSchema, have, len(files))
 	}
-	var mode string
-	if err := db.writer.QueryRowContext(ctx, "PRAGMA journal_mode=WAL").Scan(&mode); err != nil {
-		return fmt.Errorf("store: switch to WAL: %w", mapError(err))
-	}
-	if mode != "wal" {
-		return fmt.Errorf("store: the file system does not allow WAL: journal mode is %q", mode)
+	if err := db.switchToWAL(ctx); err != nil {
+		return err
 	}
 	for have < len(files) {
 		if have, err = db.step(ctx, files); err != nil {
@@ -47,6 +44,31 @@ func (db *DB) migrate(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// switchToWAL is done by the first to open the file; it stays. SQLite does not
+// wait here as it does elsewhere when another process is doing the same.
+func (db *DB) switchToWAL(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, busyTimeout)
+	defer cancel()
+	for {
+		var mode string
+		err := db.writer.QueryRowContext(ctx, "PRAGMA journal_mode=WAL").Scan(&mode)
+		if err == nil && mode != "wal" {
+			return fmt.Errorf("store: the file system does not allow WAL: journal mode is %q", mode)
+		}
+		if err == nil {
+			return nil
+		}
+		if !busy(err) {
+			return fmt.Errorf("store: switch to WAL: %w", mapError(err))
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("store: switch to WAL: %w", err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // step applies the next migration. Another process may be migrating too, so
