@@ -124,7 +124,7 @@ func view(b StartSession) guestapi.View {
 		}
 		v.Languages = strings.Join(tags, ",")
 	}
-	if b.TimeZone != nil && zoneName.MatchString(*b.TimeZone) {
+	if b.TimeZone != nil && len(*b.TimeZone) <= 64 && zoneName.MatchString(*b.TimeZone) {
 		v.TimeZone = *b.TimeZone
 	}
 	if b.Width != nil && *b.Width > 0 {
