@@ -16,8 +16,9 @@ const (
 type attempts struct {
 	clock func() time.Time
 
-	mu   sync.Mutex
-	seen map[string]failures
+	mu     sync.Mutex
+	seen   map[string]failures
+	pruned time.Time // when the old ones were last removed
 }
 
 type failures struct {
@@ -42,7 +43,8 @@ func (a *attempts) failed(client string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := a.clock()
-	if len(a.seen) >= maxFailureKeys {
+	if len(a.seen) >= maxFailureKeys && now.Sub(a.pruned) >= failureWindow {
+		a.pruned = now
 		for k, f := range a.seen {
 			if now.Sub(f.since) >= failureWindow {
 				delete(a.seen, k)
