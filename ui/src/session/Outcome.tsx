@@ -1,0 +1,115 @@
+import type { JSX } from "preact";
+import { useState } from "preact/hooks";
+import { deliverCredential } from "../api/client";
+import { sentence } from "../api/errors";
+import type { Session, SessionState } from "../api/types";
+import { followLink, navigate } from "../lib/router";
+import { Icon } from "../parts/Icon";
+import { useConnect } from "./useConnect";
+
+interface Props {
+  session: Session;
+  state: SessionState;
+  title: string;
+  destroyed: boolean;
+}
+
+/** Succeeded is what stands in the viewer's place when all is done. */
+export function Succeeded({ title, destroyed }: Props): JSX.Element {
+  return (
+    <section class="outcome good" aria-labelledby="outcome-title">
+      <span class="seal" aria-hidden="true">
+        <Icon name="check" />
+      </span>
+      <h2 id="outcome-title">{title} is connected</h2>
+      <p>Its credentials are sealed in the vault and in place on your own machine.</p>
+      <Gone destroyed={destroyed} />
+      <div class="actions">
+        <a class="button primary" href="/terminal" onClick={followLink} data-testid="open-terminal">
+          <Icon name="terminal" />
+          Open a terminal on your machine
+        </a>
+        <a class="button" href="/" onClick={followLink}>
+          Back to connections
+        </a>
+      </div>
+    </section>
+  );
+}
+
+/** Ended is what stands there when it ended in any other way. */
+export function Ended({ session, state, title, destroyed }: Props): JSX.Element {
+  const { connect, busy, error } = useConnect();
+  const [delivering, setDelivering] = useState(false);
+  const [failed, setFailed] = useState("");
+  const stored = session.reason === "delivery_failed" ? session.credential_id : undefined;
+  const deliver = async (id: string): Promise<void> => {
+    setDelivering(true);
+    setFailed("");
+    try {
+      await deliverCredential(id);
+      navigate("/");
+    } catch (err) {
+      setFailed(sentence(err));
+      setDelivering(false);
+    }
+  };
+  return (
+    <section class="outcome bad" aria-labelledby="outcome-title">
+      <span class="seal" aria-hidden="true">
+        <Icon name="cross" />
+      </span>
+      <h2 id="outcome-title">{HEADINGS[state] ?? HEADINGS.failed}</h2>
+      <p data-testid="session-reason" data-reason={session.reason}>
+        {session.message}
+      </p>
+      {session.detail && <p class="hint">{session.detail}</p>}
+      <Gone destroyed={destroyed} />
+      <div class="actions">
+        {stored && (
+          <button type="button" class="button primary" disabled={delivering} data-testid="deliver-again" onClick={() => void deliver(stored)}>
+            {delivering ? "Delivering…" : "Deliver"}
+          </button>
+        )}
+        <button
+          type="button"
+          class={stored ? "button" : "button primary"}
+          disabled={busy !== null}
+          data-testid="try-again"
+          onClick={() => void connect(session.provider)}
+        >
+          {busy ? "Starting…" : "Try again"}
+        </button>
+        <a class="button" href="/" onClick={followLink}>
+          Back to connections
+        </a>
+      </div>
+      {(error || failed) && (
+        <p class="error" role="alert">
+          {failed || error}
+        </p>
+      )}
+      <p class="sr-only">This was the sign-in to {title}.</p>
+    </section>
+  );
+}
+
+function Gone({ destroyed }: { destroyed: boolean }): JSX.Element {
+  return destroyed ? (
+    <p class="gone" data-testid="destroyed">
+      <Icon name="shield" />
+      Browser machine destroyed
+    </p>
+  ) : (
+    <p class="gone pending">
+      <span class="spinner" aria-hidden="true" />
+      The browser machine is being destroyed
+    </p>
+  );
+}
+
+const HEADINGS: Partial<Record<SessionState, string>> & { failed: string } = {
+  failed: "The sign-in did not work",
+  expired: "The time ran out",
+  cancelled: "Sign-in cancelled",
+};

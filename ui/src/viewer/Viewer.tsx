@@ -1,0 +1,138 @@
+import type { JSX } from "preact";
+import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { useLatest } from "../lib/hooks";
+import { Icon } from "../parts/Icon";
+import { ClipboardPanel } from "./ClipboardPanel";
+import { ViewerConnection, type ViewerState } from "./connection";
+import { KeyboardBar } from "./KeyboardBar";
+import { offerOwnClipboard, takeClipboard } from "./systemClipboard";
+import { usePasting } from "./usePasting";
+
+interface Props {
+  session: string;
+  /** Whether the session has a screen to show now. */
+  active: boolean;
+  /** Grows each time that the server was found again: no need to wait on. */
+  poke: number;
+  /** Shown in place of a screen that there is not yet, or not any more. */
+  notice: string;
+}
+
+const CONNECTING: ViewerState = { phase: "connecting", failures: 0, why: "" };
+// With fewer failures than these the connection is just on its way back.
+const EXPLAIN_AFTER = 3;
+
+export function Viewer({ session, active, poke, notice }: Props): JSX.Element {
+  const frame = useRef<HTMLElement>(null);
+  const stage = useRef<HTMLDivElement>(null);
+  const status = useRef<HTMLParagraphElement>(null);
+  const connection = useRef<ViewerConnection | null>(null);
+  const [state, setState] = useState<ViewerState>(CONNECTING);
+  const [remote, setRemote] = useState({ text: "", cut: false });
+  const [panel, setPanel] = useState<"none" | "keyboard" | "clipboard">(() => (isTouch() ? "keyboard" : "none"));
+  const onState = useLatest(setState);
+
+  useEffect(() => {
+    if (!active || !stage.current) return;
+    const c = new ViewerConnection({
+      session,
+      stage: stage.current,
+      onState: (s) => onState.current(s),
+      onClipboard: (text) => {
+        setRemote(text);
+        void takeClipboard(text.text);
+      },
+    });
+    connection.current = c;
+    return () => {
+      c.stop();
+      connection.current = null;
+    };
+  }, [session, active, onState]);
+
+  useEffect(() => connection.current?.retryNow(), [poke]);
+  usePasting(stage, (text) => connection.current?.paste(text));
+
+  const keys = useCallback((k: readonly number[]) => connection.current?.keys(k), []);
+  const offer = useCallback((text: string) => connection.current?.offer(text), []);
+  const leave = (e: KeyboardEvent): void => {
+    if (e.key !== "Escape" || !e.shiftKey) return;
+    e.preventDefault();
+    e.stopPropagation();
+    status.current?.focus();
+  };
+
+  const phase = active ? state.phase : "stopped";
+  const broken = phase === "reconnecting" && state.failures >= EXPLAIN_AFTER;
+  const toggle = (p: "keyboard" | "clipboard"): void => setPanel(panel === p ? "none" : p);
+  return (
+    <section class="viewer" ref={frame} aria-label="The browser machine's screen" data-phase={phase}>
+      <div class="viewer-bar">
+        <p class="status" ref={status} tabIndex={-1} role="status" data-testid="viewer-status" data-phase={phase}>
+          <span class="dot" aria-hidden="true" />
+          {active ? WORDS[phase] : notice ? "Not connected" : WORDS.stopped}
+        </p>
+        <div class="tools">
+          <Tool icon="keyboard" label="Keyboard" on={panel === "keyboard"} onClick={() => toggle("keyboard")} />
+          <Tool icon="clipboard" label="Clipboard" on={panel === "clipboard"} onClick={() => toggle("clipboard")} />
+          {document.fullscreenEnabled && (
+            <Tool icon="expand" label="Full screen" onClick={() => void toggleFullscreen(frame.current)} />
+          )}
+        </div>
+      </div>
+      <div
+        class="stage"
+        ref={stage}
+        data-testid="viewer"
+        onKeyDownCapture={leave}
+        onFocusCapture={() => void offerOwnClipboard(offer)}
+      />
+      {!active && notice && (
+        <div class="veil">
+          <p>{notice}</p>
+        </div>
+      )}
+      {phase === "connecting" && !broken && <div class="veil quiet" aria-hidden="true"><span class="spinner" /></div>}
+      {broken && (
+        <div class="veil" role="alert" data-testid="viewer-problem">
+          <p>{state.why || "The connection to the screen is gone."}</p>
+          <p class="hint">Nothing is lost: the browser machine goes on, and this page keeps trying to reach it.</p>
+          <button type="button" class="button" data-testid="viewer-retry" onClick={() => connection.current?.retryNow()}>
+            Reconnect now
+          </button>
+        </div>
+      )}
+      {panel === "keyboard" && <KeyboardBar onKeys={keys} disabled={phase !== "live"} />}
+      {panel === "clipboard" && <ClipboardPanel remote={remote} onSend={offer} disabled={phase !== "live"} />}
+    </section>
+  );
+}
+
+const WORDS: Record<ViewerState["phase"], string> = {
+  connecting: "Connecting…",
+  live: "Live",
+  reconnecting: "Reconnecting…",
+  stopped: "Disconnected",
+};
+
+function Tool(p: { icon: "keyboard" | "clipboard" | "expand"; label: string; on?: boolean; onClick: () => void }): JSX.Element {
+  return (
+    <button type="button" class="tool" aria-pressed={p.on} onClick={p.onClick} data-testid={`tool-${p.icon}`}>
+      <Icon name={p.icon} />
+      <span>{p.label}</span>
+    </button>
+  );
+}
+
+function isTouch(): boolean {
+  return matchMedia("(pointer: coarse)").matches;
+}
+
+async function toggleFullscreen(el: HTMLElement | null): Promise<void> {
+  try {
+    if (document.fullscreenElement) await document.exitFullscreen();
+    else await el?.requestFullscreen();
+  } catch {
+    // The browser said no; the page stays as it is.
+  }
+}
