@@ -91,9 +91,9 @@ func (s *Server) harden(next http.Handler) http.Handler {
 
 func isHealth(pattern string) bool { return pattern == "GET /healthz" || pattern == "GET /readyz" }
 
-// policy is the Content-Security-Policy. Styles may be inline, because the
-// terminal (xterm.js) writes style elements and attributes while it runs;
-// scripts may not.
+// policy is the Content-Security-Policy: nothing from elsewhere, nothing
+// inline. The page gives xterm.js, which writes style elements, a document that
+// does the same through the object model.
 func policy(host string, secure bool) string {
 	connect := "'self'"
 	if host != "" { // 'self' does not cover WebSockets in older browsers
@@ -103,8 +103,8 @@ func policy(host string, secure bool) string {
 		}
 		connect += " " + scheme + host
 	}
-	return "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; " +
-		"font-src 'self' data:; connect-src " + connect + "; worker-src 'self'; manifest-src 'self'; " +
+	return "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; " +
+		"font-src 'self'; connect-src " + connect + "; worker-src 'self'; manifest-src 'self'; " +
 		"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 }
 

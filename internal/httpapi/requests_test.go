@@ -290,10 +290,13 @@ func TestPageAndItsHeaders(t *testing.T) {
 			t.Errorf("%s: %d %q %v", path, a.status, a.body, a.header)
 		}
 		csp := a.header.Get("Content-Security-Policy")
-		for _, want := range []string{"default-src 'none'", "script-src 'self';", "connect-src 'self' ws://127.0.0.1:", "frame-ancestors 'none'"} {
+		for _, want := range []string{"default-src 'none'", "script-src 'self';", "style-src 'self';", "connect-src 'self' ws://127.0.0.1:", "frame-ancestors 'none'"} {
 			if !strings.Contains(csp, want) {
 				t.Errorf("the policy %q has no %s", csp, want)
 			}
+		}
+		if strings.Contains(csp, "unsafe") {
+			t.Errorf("the policy %q", csp)
 		}
 		for h, want := range map[string]string{"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY", "Cross-Origin-Resource-Policy": "same-origin"} {
 			if a.header.Get(h) != want {

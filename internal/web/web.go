@@ -127,7 +127,7 @@ func contentType(name string) string {
 		return "font/woff2"
 	case ".wasm":
 		return "application/wasm"
-	case ".txt":
+	case ".txt", ".md":
 		return "text/plain; charset=utf-8"
 	}
 	return "application/octet-stream"
