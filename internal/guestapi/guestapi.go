@@ -11,15 +11,16 @@ import (
 
 // Routes of the guest agent, served on streams that the host opens.
 const (
-	PathConfigure   = "/configure"          // POST Configure, answered by Ack
-	PathWarm        = "/warm"               // POST; answered when the browser is up, before any configuration
-	PathAuth        = "/auth/"              // + provider name; POST AuthRequest, answered by AuthStatus
-	PathStatus      = "/credentials/status" // GET, ?after=N&wait=10s; answered by AuthStatus
-	PathCredentials = "/credentials/get"    // GET; answered by Credentials
-	PathDeliver     = "/credentials/put"    // POST Delivery, answered by DeliveryAck
-	PathVNC         = "/vnc"                // GET with Upgrade: anteroom-stream; then RFB
-	PathTerminal    = "/terminal"           // GET ?cols&rows with Upgrade: anteroom-stream; then terminal frames
-	PathRun         = "/run"                // POST RunRequest, answered by RunResult (cli machines only)
+	PathConfigure   = "/configure"           // POST Configure, answered by Ack
+	PathWarm        = "/warm"                // POST; answered when the browser is up, before any configuration
+	PathAuth        = "/auth/"               // + provider name; POST AuthRequest, answered by AuthStatus
+	PathStatus      = "/credentials/status"  // GET, ?after=N&wait=10s; answered by AuthStatus
+	PathCredentials = "/credentials/get"     // GET; answered by Credentials
+	PathCollect     = "/credentials/collect" // POST Collect, answered by Credentials (cli machines only)
+	PathDeliver     = "/credentials/put"     // POST Delivery, answered by DeliveryAck
+	PathVNC         = "/vnc"                 // GET with Upgrade: anteroom-stream; then RFB
+	PathTerminal    = "/terminal"            // GET ?cols&rows with Upgrade: anteroom-stream; then terminal frames
+	PathRun         = "/run"                 // POST RunRequest, answered by RunResult (cli machines only)
 )
 
 // Limits that the host holds every guest to.
@@ -67,6 +68,7 @@ type Ack struct {
 	Clock     time.Time `json:"clock"`      // the guest's wall clock after the change
 	Build     string    `json:"build"`      // the agent's build; must be the host's
 	Restored  bool      `json:"restored"`   // whether the browser was already running
+	Again     bool      `json:"again"`      // it had been configured as this machine before
 }
 
 // AuthRequest starts one sign-in. A second request for the same session is
@@ -117,12 +119,23 @@ type File struct {
 	Content []byte `json:"content"`
 }
 
-// Delivery hands a version to a cli machine.
+// Collect asks a cli machine for the credential files as they are now: the
+// tools refresh their tokens by themselves.
+type Collect struct {
+	Provider *provider.File `json:"provider"`
+}
+
+// Delivery hands a version to a cli machine. Without files it takes the
+// provider's files away.
 type Delivery struct {
 	CredentialID string         `json:"credential_id"`
 	Version      int            `json:"version"`
-	Provider     *provider.File `json:"provider"`
-	Files        []File         `json:"files"`
+	// SessionID names the sign-in that the version comes from, also by refreshes
+	// that came back from a machine: two versions with the same one are states of
+	// the same sign-in. May be empty.
+	SessionID string         `json:"session_id"`
+	Provider  *provider.File `json:"provider"`
+	Files     []File         `json:"files"`
 }
 
 // DeliveryAck says that the files are in place, each written atomically with
@@ -131,6 +144,10 @@ type DeliveryAck struct {
 	CredentialID string `json:"credential_id"`
 	Version      int    `json:"version"`
 	SHA256       string `json:"sha256"`
+	// Kept says that nothing was written, because the machine's own files are a
+	// later state of this very version: the tool has refreshed its tokens.
+	// SHA256 is then that of the files that came.
+	Kept bool `json:"kept"`
 }
 
 // RunRequest runs one command as the person's user in a cli machine. It has

@@ -22,7 +22,7 @@ const (
 // deep, without an object that has a key twice, with every NonEmpty pointer
 // leading to something and every Types pointer to its type. Errors wrap
 // ErrCredential and never hold any of the content.
-func CheckFile(c *Credential, content []byte) error {
+func CheckFile(c Credential, content []byte) error {
 	if len(content) == 0 || len(content) > MaxCredentialBytes {
 		return fmt.Errorf("%w: %s: must have 1 to %d bytes, has %d", ErrCredential, c.Name, MaxCredentialBytes, len(content))
 	}

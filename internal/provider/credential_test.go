@@ -37,7 +37,7 @@ func codexFile(exp int64, refreshed string) string {
 }
 
 func TestCheckFile(t *testing.T) {
-	schema := &Credential{
+	schema := Credential{
 		Name: "creds", NonEmpty: []string{"/a/b", "/l/0"},
 		Types: map[string]string{"/a": "object", "/a/b": "string", "/n": "number", "/t~1~0": "boolean"},
 	}
@@ -79,7 +79,7 @@ func TestCheckFile(t *testing.T) {
 			}
 		})
 	}
-	opaque := &Credential{Name: "db", Format: "opaque"}
+	opaque := Credential{Name: "db", Format: "opaque"}
 	if err := CheckFile(opaque, []byte{0, 0xff}); err != nil {
 		t.Errorf("opaque: %v", err)
 	}
@@ -91,7 +91,7 @@ func TestCheckFile(t *testing.T) {
 // Errors reach logs: they must not hold what is in the file.
 func TestCheckFileErrorsHoldNoContent(t *testing.T) {
 	const secret = "topsecretvalue"
-	c := &Credential{Name: "creds", NonEmpty: []string{"/a"}, Types: map[string]string{"/b": "number"}}
+	c := Credential{Name: "creds", NonEmpty: []string{"/a"}, Types: map[string]string{"/b": "number"}}
 	for _, content := range []string{secret, `{"a":` + secret, `{"a":1,"b":"` + secret + `"}`, `{"` + secret + `":1}`, `{"` + secret + `":1,"` + secret + `":1}`} {
 		if err := CheckFile(c, []byte(content)); err == nil || strings.Contains(err.Error(), secret) {
 			t.Errorf("%v", err)
@@ -224,7 +224,7 @@ func TestFresher(t *testing.T) {
 		{"a broken one", set("2026-01-01T00:00:00Z"), Content{"auth.json": []byte("{}")}, false},
 		{"none", set("2026-01-01T00:00:00Z"), nil, false},
 	} {
-		if got := f.Fresher(tc.old, tc.next); got != tc.want {
+		if got := Fresher(f, tc.old, tc.next); got != tc.want {
 			t.Errorf("%s: %v", tc.name, got)
 		}
 	}
@@ -243,7 +243,7 @@ func FuzzCheckFile(f *testing.F) {
 		for _, p := range set.All() {
 			for i := range p.Files {
 				c := &p.Files[i]
-				err := CheckFile(c, content)
+				err := CheckFile(*c, content)
 				if err != nil && !errors.Is(err, ErrCredential) {
 					t.Fatalf("wrong kind of error: %v", err)
 				}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -179,7 +180,7 @@ func (f *File) Check(files Content) error {
 			}
 			continue
 		}
-		if err := CheckFile(c, content); err != nil {
+		if err := CheckFile(*c, content); err != nil {
 			return err
 		}
 	}
@@ -210,7 +211,7 @@ func (f *File) Expires(files Content) time.Time {
 // same sign-in: it passes Check, and what grows with each refresh (Fresh, by
 // default Expiry) is later in it. A current set in which that cannot be read
 // is older than any.
-func (f *File) Fresher(current, candidate Content) bool {
+func Fresher(f *File, current, candidate Content) bool {
 	if f.Check(candidate) != nil {
 		return false
 	}
@@ -238,4 +239,37 @@ func (f *File) reader(files Content) func(string) ([]byte, error) {
 		}
 		return nil, ErrNoValue
 	}
+}
+
+// minSecret is the length from which a value can be told from other text.
+const minSecret = 16
+
+// Secrets returns the texts in files that must never lie on a disk: the strings
+// that NonEmpty leads to in secret JSON files, and opaque secret files as a
+// whole. Files that are not valid have none.
+func (f *File) Secrets(files Content) [][]byte {
+	var out [][]byte
+	for i := range f.Files {
+		c := &f.Files[i]
+		content, ok := files[c.Name]
+		if !ok || !c.Secret {
+			continue
+		}
+		if c.Format == "opaque" {
+			out = append(out, content)
+			continue
+		}
+		root, err := parseJSON(content, maxDepth)
+		if err != nil {
+			continue
+		}
+		for _, p := range c.NonEmpty {
+			if v, err := lookup(root, p); err == nil {
+				if s, ok := v.(string); ok {
+					out = append(out, []byte(s))
+				}
+			}
+		}
+	}
+	return slices.DeleteFunc(out, func(b []byte) bool { return len(b) < minSecret })
 }
