@@ -187,10 +187,10 @@ func (db *DB) MarkDelivered(ctx context.Context, id, machineID string) error {
 
 // DeleteCredential deletes all versions of the provider that the user's
 // credential id belongs to: account, wrapped keys and ciphertexts are
-// overwritten in the file, and the WAL that may still hold them is emptied
-// (at the next chance, if a reader is using it; Close and Open are such). What stays is
-// the fact: numbers, digests, event, audit entries. store.ErrNotFound if the
-// user has no such credential.
+// overwritten in the file, and the WAL that may still hold them is emptied; if
+// a reader is using it, at the next commit or deletion, Close or Open. What
+// stays is the fact: numbers, digests, event, audit entries. store.ErrNotFound
+// if the user has no such credential.
 func (db *DB) DeleteCredential(ctx context.Context, userID, id string) error {
 	err := db.write(ctx, "delete credential", func(tx *sql.Tx) error {
 		c, err := credentialIn(ctx, tx, id)
