@@ -24,8 +24,15 @@ const (
 	chromium   = "/usr/lib/chromium/chromium"
 	profileDir = PersonHome + "/.config/chromium"
 	// emptyPage is what the first tab shows until a sign-in page is opened. It
-	// is a data URL so that no page of the web ever shares its process.
-	emptyPage = "data:text/html,<title>Anteroom</title><meta name=color-scheme content='light dark'><body style='font:16px sans-serif;display:grid;place-items:center;height:95vh'>Opening the sign-in page…"
+	// is a data URL so that no page of the web ever shares its process, and it
+	// closes itself once the tab of the sign-in page has come before it. Closed
+	// at once, it would take the window along while it is the only tab.
+	emptyPage = "data:text/html,<title>Anteroom</title><meta name=color-scheme content='light dark'>" +
+		"<body style='font:16px sans-serif;display:grid;place-items:center;height:95vh'>Opening the sign-in page…" +
+		"<script>document.onvisibilitychange=()=>setTimeout(()=>document.hidden&&close(),1500)</script>"
+	// preferences of a fresh profile: the window manager frames the window
+	// (it does not), so that nobody can minimise the only window away.
+	preferences = `{"browser":{"custom_chrome_frame":false,"has_seen_welcome_page":true}}`
 )
 
 // browserSettings are what Chromium reads once, at its start. A warm browser is
@@ -46,6 +53,9 @@ type browser struct {
 	settings browserSettings
 	stop     context.CancelFunc
 	stopped  sync.WaitGroup
+
+	pageMu sync.Mutex
+	page   string // what a Chromium that ended is started again with
 }
 
 // chromiumFlags are the flags of every start; ARCHITECTURE.md says why each is
@@ -87,11 +97,44 @@ func (b *browser) start(ctx context.Context, s browserSettings) error {
 			for _, name := range []string{"SingletonLock", "SingletonSocket", "SingletonCookie"} {
 				_ = os.Remove(filepath.Join(profileDir, name))
 			}
-			argv := slices.Concat([]string{chromium}, chromiumFlags(s), []string{emptyPage})
+			if err := freshProfile(); err != nil {
+				return err
+			}
+			argv := slices.Concat([]string{chromium}, chromiumFlags(s), []string{b.currentPage()})
 			return personCommand(ctx, b.env, b.logs, argv...).Run()
 		})
 	})
 	return b.waitReady(ctx)
+}
+
+// freshProfile makes the profile's directory with our preferences, unless
+// Chromium has made it its own already.
+func freshProfile() error {
+	file := filepath.Join(profileDir, "Default", "Preferences")
+	if _, err := os.Stat(file); err == nil {
+		return nil
+	}
+	for _, dir := range []string{filepath.Dir(profileDir), profileDir, filepath.Dir(file)} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("profile: %w", err)
+		}
+		if err := os.Chown(dir, PersonUID, PersonGID); err != nil {
+			return fmt.Errorf("profile: %w", err)
+		}
+	}
+	if err := os.WriteFile(file, []byte(preferences), 0o600); err != nil {
+		return fmt.Errorf("profile: %w", err)
+	}
+	return os.Chown(file, PersonUID, PersonGID)
+}
+
+func (b *browser) currentPage() string {
+	b.pageMu.Lock()
+	defer b.pageMu.Unlock()
+	if b.page == "" {
+		return emptyPage
+	}
+	return b.page
 }
 
 // halt stops Chromium, if it runs, and returns when it has ended.
@@ -125,6 +168,9 @@ func (b *browser) waitReady(ctx context.Context) error {
 // open opens url in a tab of the running Chromium, in the way in which a second
 // start of Chromium on the same profile hands over its command line.
 func (b *browser) open(ctx context.Context, url string) error {
+	b.pageMu.Lock()
+	b.page = url
+	b.pageMu.Unlock()
 	conn, err := dialSingleton(ctx)
 	if err != nil {
 		return fmt.Errorf("reaching Chromium: %w", err)

@@ -49,8 +49,9 @@ func (a *Agent) configure(ctx context.Context, in guestapi.Configure) (guestapi.
 		if a.configured.MachineID != in.MachineID {
 			return guestapi.Ack{}, errOtherMachine
 		}
-		a.ack.Clock = time.Now()
-		return a.ack, nil
+		again := a.ack
+		again.Clock, again.Again = time.Now(), true
+		return again, nil
 	}
 	if in.MachineID == "" || in.Kind != a.cfg.Kind || len(in.Entropy) != 64 {
 		return guestapi.Ack{}, errors.New("the configuration lacks an id, has another kind of machine, or not 64 bytes of entropy")

@@ -66,6 +66,16 @@ func (c *Client) Status(ctx context.Context, after int64, wait time.Duration) (A
 // Credentials fetches the captured files; it may be repeated.
 func (c *Client) Credentials(ctx context.Context) (Credentials, error) {
 	out, err := call[Credentials](ctx, c, http.MethodGet, PathCredentials, nil)
+	return limited(out, err)
+}
+
+// Collect fetches the files of a cli machine as they are now.
+func (c *Client) Collect(ctx context.Context, in Collect) (Credentials, error) {
+	out, err := call[Credentials](ctx, c, http.MethodPost, PathCollect, in)
+	return limited(out, err)
+}
+
+func limited(out Credentials, err error) (Credentials, error) {
 	if err != nil {
 		return Credentials{}, err
 	}

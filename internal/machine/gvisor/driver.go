@@ -131,7 +131,7 @@ func (d *Driver) create(ctx context.Context, spec machine.Spec) (machine.Created
 	var created machine.Created
 	snapshot, coldReason := d.usable(spec.Kind)
 	if snapshot != "" {
-		err := d.runsc(ctx, spec.ID, "restore", "--detach", "--background", "--image-path", snapshot, "--bundle", d.machineDir(spec.ID), spec.ID)
+		err := d.runsc(ctx, spec.ID, "restore", "--detach", "--background", "--image-path", snapshot, "--pid-file", d.pidFile(spec.ID), "--bundle", d.machineDir(spec.ID), spec.ID)
 		if err == nil {
 			created.Restored = true
 		} else if ctx.Err() != nil {
@@ -143,11 +143,11 @@ func (d *Driver) create(ctx context.Context, spec machine.Spec) (machine.Created
 	}
 	if !created.Restored {
 		created.ColdReason = coldReason
-		if err := d.runsc(ctx, spec.ID, "run", "--detach", "--bundle", d.machineDir(spec.ID), spec.ID); err != nil {
+		if err := d.runsc(ctx, spec.ID, "run", "--detach", "--pid-file", d.pidFile(spec.ID), "--bundle", d.machineDir(spec.ID), spec.ID); err != nil {
 			return created, err
 		}
 	}
-	pid, err := d.sandboxPID(ctx, spec.ID)
+	pid, err := readPID(d.pidFile(spec.ID))
 	if err != nil {
 		return created, err
 	}

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -39,11 +40,6 @@ func (d *Driver) platformFlags() []string {
 // runsc runs one command of runsc. Its standard streams are not inherited by
 // the sandbox, whose own are /dev/null (or, with Debug, a file).
 func (d *Driver) runsc(ctx context.Context, id string, args ...string) error {
-	_, err := d.runscOutput(ctx, id, args...)
-	return err
-}
-
-func (d *Driver) runscOutput(ctx context.Context, id string, args ...string) ([]byte, error) {
 	logFile := filepath.Join(d.machineDir(id), "runsc.log")
 	argv := append([]string{"--root", d.runscRoot(), "--log", logFile, "--log-format=json"}, d.platformFlags()...)
 	if d.cfg.Debug {
@@ -51,25 +47,23 @@ func (d *Driver) runscOutput(ctx context.Context, id string, args ...string) ([]
 	}
 	cmd := exec.CommandContext(ctx, d.cfg.Runsc, append(argv, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a signal to the server's group must not reach machines
-	var out, errs bytes.Buffer
-	starts := args[0] == "run" || args[0] == "restore"
-	if starts {
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	if args[0] == "run" || args[0] == "restore" {
 		console, err := d.console(id)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		defer func() { _ = console.Close() }()
 		cmd.Stdout, cmd.Stderr = console, console
-	} else {
-		cmd.Stdout, cmd.Stderr = &out, &errs
 	}
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
-			return nil, fmt.Errorf("runsc %s: %w", args[0], context.Cause(ctx))
+			return fmt.Errorf("runsc %s: %w", args[0], context.Cause(ctx))
 		}
-		return nil, fmt.Errorf("runsc %s: %w: %s", args[0], err, lastError(logFile, errs.String()))
+		return fmt.Errorf("runsc %s: %w: %s", args[0], err, lastError(logFile, errs.String()))
 	}
-	return out.Bytes(), nil
+	return nil
 }
 
 // console is what the sandbox gets as its output: nothing, unless debugging,
@@ -104,23 +98,13 @@ func lastError(logFile, errs string) string {
 	}
 }
 
-// sandboxPID asks runsc for the sandbox's process.
-func (d *Driver) sandboxPID(ctx context.Context, id string) (int, error) {
-	out, err := d.runscOutput(ctx, id, "state", id)
+// readPID reads the sandbox's process number as runsc wrote it.
+func readPID(file string) (int, error) {
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return 0, err
 	}
-	var state struct {
-		PID    int    `json:"pid"`
-		Status string `json:"status"`
-	}
-	if err := json.Unmarshal(out, &state); err != nil {
-		return 0, fmt.Errorf("runsc state: %w", err)
-	}
-	if state.PID == 0 {
-		return 0, fmt.Errorf("%w: its status is %q", machine.ErrGone, state.Status)
-	}
-	return state.PID, nil
+	return strconv.Atoi(strings.TrimSpace(string(b)))
 }
 
 // removeSandbox ends the sandbox and has runsc forget it. A state file that

@@ -77,5 +77,6 @@ func (d *Driver) bundle(spec machine.Spec) *specs.Spec {
 
 func (d *Driver) machineDir(id string) string { return filepath.Join(d.cfg.StateDir, "machines", id) }
 func (d *Driver) lineDir(id string) string    { return filepath.Join(d.machineDir(id), "line") }
+func (d *Driver) pidFile(id string) string    { return filepath.Join(d.machineDir(id), "pid") }
 func (d *Driver) runscRoot() string           { return filepath.Join(d.cfg.StateDir, "runsc") }
 func (d *Driver) emptyRoot() string           { return filepath.Join(d.cfg.StateDir, "empty") }

@@ -1,0 +1,209 @@
+// Package control holds the use cases of Anteroom and is the only writer of a
+// session's state. Every step of a session is a conditional move in the
+// database; what is kept in memory (attached machines, running goroutines) can
+// be made again from the rows, and is, after a restart.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/anteroom/anteroom/internal/guestapi"
+	"github.com/anteroom/anteroom/internal/machine"
+	"github.com/anteroom/anteroom/internal/provider"
+	"github.com/anteroom/anteroom/internal/session"
+	"github.com/anteroom/anteroom/internal/store"
+	"github.com/anteroom/anteroom/internal/vault"
+)
+
+// database is what the service keeps its rows in. storetest says what each
+// method guarantees.
+type database interface {
+	CreateSession(ctx context.Context, s session.Session, idempotencyKey string) (session.Session, bool, error)
+	Session(ctx context.Context, id session.ID) (session.Session, error)
+	SessionsOf(ctx context.Context, userID string, limit int, before time.Time) ([]session.Session, error)
+	OpenSessions(ctx context.Context) ([]session.Session, error)
+	Claim(ctx context.Context, id session.ID, owner string, ttl time.Duration) (session.Session, error)
+	Heartbeat(ctx context.Context, id session.ID, owner string) error
+	Release(ctx context.Context, id session.ID, owner string) error
+	Move(ctx context.Context, id session.ID, from, to session.State, owner string, change store.Change, message string) (session.Session, error)
+	SetAttempt(ctx context.Context, id session.ID, owner string, attempt int, vmID, message string) error
+	AddEvent(ctx context.Context, e session.Event) (session.Event, error)
+	EventsAfter(ctx context.Context, userID string, sessionID session.ID, after int64, limit int) ([]session.Event, error)
+
+	NextVersion(ctx context.Context, userID, provider string) (int, error)
+	CommitCredential(ctx context.Context, id session.ID, owner string, c store.Credential, message string) (session.Session, store.Credential, error)
+	CommitRefreshed(ctx context.Context, base string, c store.Credential, machineID, message string) (store.Credential, error)
+	Credential(ctx context.Context, id string) (store.Credential, error)
+	CredentialsOf(ctx context.Context, userID string) ([]store.Credential, error)
+	ActiveCredential(ctx context.Context, userID, provider string) (store.Credential, error)
+	ActiveCredentials(ctx context.Context, userID string) ([]store.Credential, error)
+	MarkDelivered(ctx context.Context, id, machineID string) error
+	DeleteCredential(ctx context.Context, userID, id string) error
+
+	InsertVM(ctx context.Context, v store.VM) error
+	UpdateVM(ctx context.Context, id string, from []store.VMState, change store.VMChange) error
+	VM(ctx context.Context, id string) (store.VM, error)
+	LiveVMs(ctx context.Context) ([]store.VM, error)
+	VMsOf(ctx context.Context, userID string) ([]store.VM, error)
+	CLIMachine(ctx context.Context, userID string) (store.VM, error)
+
+	CreateTicket(ctx context.Context, t store.Ticket) error
+	ConsumeTicket(ctx context.Context, hash [32]byte, purpose, subjectID string) (store.Ticket, error)
+}
+
+// egress is the host's end of a machine's way out.
+type egress interface {
+	// Serve serves the streams of one machine until they end.
+	Serve(ctx context.Context, userID, machineID, sessionID string, streams net.Listener) error
+}
+
+// Config is what a Service needs.
+type Config struct {
+	Database  database
+	Vault     *vault.Vault
+	Machines  *machine.Manager
+	Providers *provider.Set
+	Egress    egress
+	Logger    *slog.Logger
+	StateDir  string // homes of the cli machines are below it
+	ImageID   string
+	Build     string
+	CAPEM     string // extra certificates for guests
+	Locale    string // of guests; part of the snapshot
+	Languages string
+	// Owner names this server in leases; another one for each start.
+	Owner string
+	// SessionTime is how long a session may take altogether; 0 means 30 minutes.
+	SessionTime time.Duration
+	// StartsAtOnce limits how many machines are being started at a time; 0 means 4.
+	StartsAtOnce int
+	Observe      Observer
+}
+
+// Observer is told of what is worth measuring.
+type Observer interface {
+	SessionEnded(provider string, state session.State, reason session.Reason, took time.Duration)
+	MachineStarted(kind machine.Kind, restored bool, took time.Duration, err error)
+	StepTook(step session.State, took time.Duration)
+}
+
+const (
+	maxAttempts    = 3
+	leaseTime      = 20 * time.Second
+	heartbeatEvery = 5 * time.Second
+	sweepEvery     = 5 * time.Second
+	ticketTime     = 30 * time.Second
+)
+
+// Service is the use cases. Run must be running for sessions to make progress;
+// the other methods may be called concurrently.
+type Service struct {
+	cfg    Config
+	db     database
+	logger *slog.Logger
+	starts chan struct{} // a place for each machine that may be starting
+
+	changes changes
+
+	mu       sync.Mutex      // guards what follows
+	running  context.Context // of Run; nil before it
+	workers  sync.WaitGroup
+	sessions map[session.ID]*worker
+	machines map[string]*machine.Machine
+	views    map[session.ID]guestapi.View
+	people   map[string]*sync.Mutex // one start or delivery at a time for each user's cli machine
+}
+
+// worker is the goroutine that works on one session.
+type worker struct {
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+}
+
+// New returns a service that is not running yet.
+func New(cfg Config) (*Service, error) {
+	if cfg.Database == nil || cfg.Vault == nil || cfg.Machines == nil || cfg.Providers == nil || cfg.Egress == nil || cfg.Owner == "" {
+		return nil, errors.New("control: the configuration is not complete")
+	}
+	if cfg.SessionTime == 0 {
+		cfg.SessionTime = 30 * time.Minute
+	}
+	if cfg.StartsAtOnce == 0 {
+		cfg.StartsAtOnce = 4
+	}
+	if cfg.Observe == nil {
+		cfg.Observe = unobserved{}
+	}
+	return &Service{
+		cfg: cfg, db: cfg.Database, logger: cfg.Logger,
+		starts:   make(chan struct{}, cfg.StartsAtOnce),
+		sessions: map[session.ID]*worker{},
+		machines: map[string]*machine.Machine{},
+		views:    map[session.ID]guestapi.View{},
+		people:   map[string]*sync.Mutex{},
+	}, nil
+}
+
+// Run takes over what an earlier server left, then works on sessions until ctx
+// ends. It returns when every goroutine of the service has ended; machines run
+// on, for the next server to adopt.
+func (s *Service) Run(ctx context.Context) error {
+	s.mu.Lock()
+	s.running = ctx
+	s.mu.Unlock()
+	defer s.stop()
+	if err := s.recover(ctx); err != nil {
+		return fmt.Errorf("taking over from the last run: %w", err)
+	}
+	ticker := time.NewTicker(sweepEvery)
+	defer ticker.Stop()
+	for {
+		if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
+			s.logger.Error("looking for sessions to work on", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// stop waits for the workers, whose context has ended, and lets go of machines.
+func (s *Service) stop() {
+	s.mu.Lock()
+	s.running = nil
+	s.mu.Unlock()
+	s.workers.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, m := range s.machines {
+		m.Detach()
+		delete(s.machines, id)
+	}
+}
+
+// goRun runs f as one of the service's goroutines; it is dropped while the
+// service is not running.
+func (s *Service) goRun(f func(ctx context.Context)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ctx := s.running; ctx != nil && ctx.Err() == nil {
+		s.workers.Go(func() { f(ctx) })
+	}
+}
+
+func (s *Service) home(userID string) string { return filepath.Join(s.cfg.StateDir, "homes", userID) }
+
+type unobserved struct{}
+
+func (unobserved) SessionEnded(string, session.State, session.Reason, time.Duration) {}
+func (unobserved) MachineStarted(machine.Kind, bool, time.Duration, error)           {}
+func (unobserved) StepTook(session.State, time.Duration)                             {}

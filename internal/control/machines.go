@@ -1,0 +1,154 @@
+package control
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/anteroom/anteroom/internal/guestapi"
+	"github.com/anteroom/anteroom/internal/machine"
+	"github.com/anteroom/anteroom/internal/session"
+	"github.com/anteroom/anteroom/internal/store"
+)
+
+func newMachineID() string    { return randomHex(10) }
+func newCredentialID() string { return randomHex(12) }
+
+func randomHex(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // crypto/rand never fails: it ends the program instead
+	return hex.EncodeToString(b)
+}
+
+// machine returns an attached machine, or nil.
+func (s *Service) machine(id string) *machine.Machine {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.machines[id]
+}
+
+// settings are what a machine of this user's is given.
+func (s *Service) settings(vm store.VM, view guestapi.View) machine.Settings {
+	c := guestapi.Configure{
+		Kind: vm.Kind, CAPEM: s.cfg.CAPEM,
+		Locale: s.cfg.Locale, Languages: s.cfg.Languages, TimeZone: view.TimeZone,
+		Width: view.Width, Height: view.Height,
+	}
+	if c.Width == 0 || c.Height == 0 {
+		c.Width, c.Height = 1280, 800
+	}
+	if vm.Kind == string(machine.CLI) {
+		c.Providers = s.cfg.Providers.All()
+	}
+	way := func(ctx context.Context, streams net.Listener) error {
+		return s.cfg.Egress.Serve(ctx, vm.UserID, vm.ID, string(vm.SessionID), streams)
+	}
+	return machine.Settings{Configure: c, Build: s.cfg.Build, Egress: way}
+}
+
+// startBrowser makes the machine of a session. Its row is written first.
+func (s *Service) startBrowser(ctx context.Context, now session.Session, vmID string) (*machine.Machine, error) {
+	select {
+	case s.starts <- struct{}{}:
+		defer func() { <-s.starts }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	vm := store.VM{
+		ID: vmID, UserID: now.UserID, SessionID: now.ID, Kind: string(machine.Browser),
+		Driver: s.cfg.Machines.Driver(), State: store.VMCreating, ImageID: s.cfg.ImageID,
+	}
+	return s.start(ctx, vm, machine.Spec{ID: vmID, Kind: machine.Browser}, s.view(now.ID))
+}
+
+// start writes a machine's row, makes the machine and notes that it runs.
+func (s *Service) start(ctx context.Context, vm store.VM, spec machine.Spec, view guestapi.View) (*machine.Machine, error) {
+	if err := s.db.InsertVM(ctx, vm); err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	m, created, err := s.cfg.Machines.Start(ctx, spec, s.settings(vm, view))
+	s.cfg.Observe.MachineStarted(spec.Kind, created.Restored, time.Since(began), err)
+	if err == nil {
+		err = s.db.UpdateVM(ctx, vm.ID, []store.VMState{store.VMCreating}, store.VMChange{
+			State: store.VMRunning, Ref: created.Ref, ReadyAt: time.Now(), Restored: created.Restored,
+		})
+		if err == nil {
+			s.attached(m)
+			s.changes.tell()
+			return m, nil
+		}
+		m.Detach()
+	}
+	return nil, errors.Join(err, s.destroy(context.WithoutCancel(ctx), vm, "it could not be started"))
+}
+
+// adopt attaches to a machine that an earlier server has started.
+func (s *Service) adopt(ctx context.Context, vm store.VM, view guestapi.View) (*machine.Machine, error) {
+	if vm.State != store.VMRunning {
+		return nil, fmt.Errorf("its row says %q: %w", vm.State, machine.ErrGone)
+	}
+	m, err := s.cfg.Machines.Adopt(ctx, vm.ID, vm.Ref, s.settings(vm, view))
+	if err != nil {
+		return nil, err
+	}
+	s.logger.Info("machine adopted", "machine", vm.ID, "kind", vm.Kind)
+	s.attached(m)
+	return m, nil
+}
+
+func (s *Service) attached(m *machine.Machine) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.machines[m.ID()] = m
+}
+
+// destroyID destroys a machine by its id; one without a row, or whose row says
+// that it is gone, is nothing to do.
+func (s *Service) destroyID(ctx context.Context, id, failed string) error {
+	vm, err := s.db.VM(ctx, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.destroy(ctx, vm, failed)
+}
+
+// destroy removes a machine and, last, says so in its row: destroyed, or
+// failed for a reason if it did not go because it was asked to. Idempotent.
+func (s *Service) destroy(ctx context.Context, vm store.VM, failed string) error {
+	ctx = context.WithoutCancel(ctx)
+	live := []store.VMState{store.VMCreating, store.VMRunning, store.VMDestroying}
+	err := s.db.UpdateVM(ctx, vm.ID, live, store.VMChange{State: store.VMDestroying, Reason: failed})
+	if errors.Is(err, store.ErrConflict) || errors.Is(err, store.ErrNotFound) {
+		return nil // gone already
+	}
+	if err != nil && !errors.Is(err, store.ErrDiskFull) {
+		return err
+	}
+	s.mu.Lock()
+	m := s.machines[vm.ID]
+	delete(s.machines, vm.ID)
+	s.mu.Unlock()
+	if m != nil {
+		m.Detach()
+	}
+	if err := s.cfg.Machines.Destroy(ctx, vm.ID); err != nil {
+		return err
+	}
+	final := store.VMChange{State: store.VMDestroyed}
+	if failed != "" {
+		final = store.VMChange{State: store.VMFailed, Reason: failed}
+	}
+	if err := s.db.UpdateVM(ctx, vm.ID, []store.VMState{store.VMCreating, store.VMRunning, store.VMDestroying}, final); err != nil && !errors.Is(err, store.ErrConflict) {
+		return err
+	}
+	s.changes.tell()
+	return nil
+}

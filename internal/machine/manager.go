@@ -1,0 +1,290 @@
+package machine
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/anteroom/anteroom/internal/guestapi"
+	"github.com/anteroom/anteroom/internal/line"
+)
+
+// Time limits. They are for a host that is busy with ten machines at once.
+const (
+	openTimeout      = 30 * time.Second
+	configureTimeout = 60 * time.Second
+	destroyTimeout   = 60 * time.Second
+	maxClockError    = 5 * time.Second
+	reopenWait       = 100 * time.Millisecond
+)
+
+// ErrRefused says that a guest did not acknowledge its configuration as it
+// should: it is no machine then.
+var ErrRefused = errors.New("machine: the guest did not acknowledge its configuration")
+
+// Egress serves the streams that a guest opens, until streams is closed.
+type Egress func(ctx context.Context, streams net.Listener) error
+
+// Settings are what a machine is given at its start.
+type Settings struct {
+	Configure guestapi.Configure // id, entropy and clock are filled in
+	Egress    Egress
+	Build     string // what the guest's build must be
+}
+
+// Manager starts, adopts and destroys machines of one driver. Its methods may
+// be called concurrently, for different machines.
+type Manager struct {
+	driver Driver
+	logger *slog.Logger
+}
+
+// NewManager returns the manager of a driver's machines.
+func NewManager(driver Driver, logger *slog.Logger) *Manager {
+	return &Manager{driver: driver, logger: logger}
+}
+
+// Driver returns the driver's name, as stored in rows.
+func (m *Manager) Driver() string { return m.driver.Name() }
+
+// Start makes a machine and returns it once the guest has acknowledged its
+// configuration. After an error nothing of it is left. The caller has written
+// the machine's durable marker before.
+func (m *Manager) Start(ctx context.Context, spec Spec, settings Settings) (*Machine, Created, error) {
+	created, err := m.driver.Create(ctx, spec)
+	if err != nil {
+		return nil, Created{}, err
+	}
+	if !created.Restored {
+		m.logger.Info("machine starts cold", "machine", spec.ID, "kind", spec.Kind, "why", created.ColdReason)
+	}
+	mc, err := m.attach(ctx, spec.ID, created.Ref, settings)
+	if err != nil {
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), destroyTimeout)
+		defer cancel()
+		return nil, Created{}, errors.Join(err, m.driver.Destroy(undo, spec.ID))
+	}
+	return mc, created, nil
+}
+
+// Adopt attaches to a machine that an earlier process started. ErrGone says
+// that it no longer runs.
+func (m *Manager) Adopt(ctx context.Context, id string, ref json.RawMessage, settings Settings) (*Machine, error) {
+	return m.attach(ctx, id, ref, settings)
+}
+
+// Destroy removes every trace of a machine. Idempotent.
+func (m *Manager) Destroy(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), destroyTimeout)
+	defer cancel()
+	return m.driver.Destroy(ctx, id)
+}
+
+// Reclaim destroys the machines on this host that keep does not name, and
+// returns their ids.
+func (m *Manager) Reclaim(ctx context.Context, keep map[string]bool) ([]string, error) {
+	ids, err := m.driver.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var gone []string
+	var errs []error
+	for _, id := range ids {
+		if keep[id] {
+			continue
+		}
+		if err := m.Destroy(ctx, id); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		gone = append(gone, id)
+	}
+	return gone, errors.Join(errs...)
+}
+
+// Machine is a machine that runs and is configured. Its line is opened again
+// whenever it breaks, until the machine ends or Detach is called.
+type Machine struct {
+	id       string
+	ref      json.RawMessage
+	driver   Driver
+	settings Settings
+	logger   *slog.Logger
+
+	stop context.CancelFunc
+	work sync.WaitGroup
+	done chan struct{} // closed when the machine no longer runs
+
+	mu    sync.Mutex // guards what follows
+	guest *guestapi.Client
+	up    chan struct{} // closed while guest is set, or nothing more will come
+	line  *line.Line
+}
+
+// attach opens the machine's line, configures the guest and keeps the line up.
+func (m *Manager) attach(ctx context.Context, id string, ref json.RawMessage, settings Settings) (*Machine, error) {
+	run, stop := context.WithCancel(context.WithoutCancel(ctx))
+	mc := &Machine{
+		id: id, ref: ref, driver: m.driver, settings: settings, logger: m.logger.With("machine", id),
+		stop: stop, done: make(chan struct{}), up: make(chan struct{}),
+	}
+	first, err := mc.connect(ctx, run)
+	if err != nil {
+		mc.Detach()
+		return nil, err
+	}
+	mc.work.Go(func() {
+		if m.driver.Wait(run, id, ref) == nil {
+			close(mc.done)
+			stop()
+		}
+	})
+	mc.work.Go(func() { mc.keep(run, first) })
+	return mc, nil
+}
+
+// connect opens the line once, hands the guest's streams to the egress, and
+// configures the guest. The line lives as long as run does.
+func (mc *Machine) connect(ctx, run context.Context) (*line.Line, error) {
+	opening, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	conn, err := mc.driver.Open(opening, mc.id, mc.ref)
+	if err != nil {
+		return nil, fmt.Errorf("opening the line: %w", err)
+	}
+	l, err := line.Host(conn)
+	if err != nil {
+		return nil, err
+	}
+	client := guestapi.NewClient(l)
+	if err := mc.configure(ctx, client); err != nil {
+		_ = l.Close()
+		return nil, err
+	}
+	mc.work.Go(func() {
+		defer func() { _ = l.Close() }()
+		stop := context.AfterFunc(run, func() { _ = l.Close() })
+		defer stop()
+		if err := mc.settings.Egress(run, l); err != nil && run.Err() == nil {
+			mc.logger.Warn("egress of the machine ended", "err", err)
+		}
+	})
+	mc.set(l, client)
+	return l, nil
+}
+
+// configure sends the configuration and checks the acknowledgement.
+func (mc *Machine) configure(ctx context.Context, client *guestapi.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, configureTimeout)
+	defer cancel()
+	in := mc.settings.Configure
+	in.MachineID = mc.id
+	in.Entropy = make([]byte, 64)
+	if _, err := rand.Read(in.Entropy); err != nil {
+		return err
+	}
+	sum := sha256.Sum256(in.Entropy)
+	in.WallClock = time.Now()
+	ack, err := client.Configure(ctx, in)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	switch {
+	case ack.MachineID != mc.id:
+		return fmt.Errorf("%w: it answers as %q", ErrRefused, ack.MachineID)
+	case ack.Build != mc.settings.Build:
+		return fmt.Errorf("%w: its agent is build %q, this server's is %q (build the image again)", ErrRefused, ack.Build, mc.settings.Build)
+	case !ack.Again && ack.Entropy != hex.EncodeToString(sum[:]):
+		return fmt.Errorf("%w: it has not taken the entropy", ErrRefused)
+	case time.Since(ack.Clock).Abs() > maxClockError:
+		return fmt.Errorf("%w: its clock says %s", ErrRefused, ack.Clock.UTC())
+	}
+	return nil
+}
+
+// keep opens the line again whenever it has broken.
+func (mc *Machine) keep(run context.Context, l *line.Line) {
+	for {
+		select {
+		case <-run.Done():
+			_ = l.Close()
+			return
+		case <-l.Done():
+		}
+		mc.unset()
+		for {
+			next, err := mc.connect(run, run)
+			if err == nil {
+				l = next
+				mc.logger.Info("line is up again")
+				break
+			}
+			if run.Err() != nil {
+				return
+			}
+			mc.logger.Warn("line could not be opened again", "err", err)
+			select {
+			case <-run.Done():
+				return
+			case <-time.After(reopenWait):
+			}
+		}
+	}
+}
+
+func (mc *Machine) set(l *line.Line, client *guestapi.Client) {
+	mc.mu.Lock()
+	defer mc.mu.Unlock()
+	mc.line, mc.guest = l, client
+	close(mc.up)
+}
+
+func (mc *Machine) unset() {
+	mc.mu.Lock()
+	defer mc.mu.Unlock()
+	if mc.guest != nil {
+		mc.line, mc.guest = nil, nil
+		mc.up = make(chan struct{})
+	}
+}
+
+// ID is the machine's id.
+func (mc *Machine) ID() string { return mc.id }
+
+// Done is closed once the machine no longer runs.
+func (mc *Machine) Done() <-chan struct{} { return mc.done }
+
+// Guest returns a client for the agent, waiting for the line to be up. ErrGone
+// says that the machine has ended.
+func (mc *Machine) Guest(ctx context.Context) (*guestapi.Client, error) {
+	for {
+		mc.mu.Lock()
+		client, up := mc.guest, mc.up
+		mc.mu.Unlock()
+		if client != nil {
+			return client, nil
+		}
+		select {
+		case <-up:
+		case <-mc.done:
+			return nil, ErrGone
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// Detach lets go of the machine, which runs on; it returns when nothing of
+// this process is attached to it any more. Idempotent.
+func (mc *Machine) Detach() {
+	mc.stop()
+	mc.work.Wait()
+}
