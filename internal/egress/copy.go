@@ -1,0 +1,115 @@
+package egress
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const copyBuffer = 32 << 10
+
+// cut ends a connection at once, also for those that block in it.
+func cut(c net.Conn) {
+	_ = c.SetDeadline(time.Unix(1, 0)) // the Close of a line's stream does not wake its readers
+	_ = c.Close()
+}
+
+// closeWrite ends the sending direction.
+func closeWrite(c net.Conn) {
+	if hc, ok := c.(interface{ CloseWrite() error }); ok {
+		_ = hc.CloseWrite()
+		return
+	}
+	_ = c.Close()
+}
+
+// watchdog calls bite once, after nobody touched it for a while. The caller
+// stops it.
+type watchdog struct {
+	idle  time.Duration
+	bite  func()
+	mu    sync.Mutex
+	timer *time.Timer // nil once stopped
+	last  atomic.Int64
+	epoch time.Time
+}
+
+func newWatchdog(idle time.Duration, bite func()) *watchdog {
+	w := &watchdog{idle: idle, bite: bite, epoch: time.Now()}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timer = time.AfterFunc(idle, w.check)
+	return w
+}
+
+func (w *watchdog) touch() { w.last.Store(int64(time.Since(w.epoch))) }
+
+func (w *watchdog) check() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer == nil {
+		return
+	}
+	if quiet := time.Since(w.epoch) - time.Duration(w.last.Load()); quiet < w.idle {
+		w.timer.Reset(w.idle - quiet)
+		return
+	}
+	w.bite()
+}
+
+func (w *watchdog) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.timer.Stop()
+	w.timer = nil
+}
+
+// join copies both ways until both directions have ended: the end of one is
+// handed on as a half-close, an error or silence for IdleTimeout ends both.
+// guestReader is what guest sends, with what was read ahead of it. It returns
+// when both copies have ended and has filled in r's counts.
+func (p *Proxy) join(guest net.Conn, guestReader io.Reader, out net.Conn, r *request) {
+	stop := func() { cut(guest); cut(out) }
+	dog := newWatchdog(p.cfg.IdleTimeout, stop)
+	defer dog.stop()
+	var both sync.WaitGroup
+	oneWay := func(dst net.Conn, src io.Reader, n *int64, total prometheus.Counter) {
+		if err := p.pump(dst, src, n, total, dog); err != nil {
+			stop()
+			return
+		}
+		closeWrite(dst)
+	}
+	both.Go(func() { oneWay(out, guestReader, &r.up, p.metrics.up) })
+	both.Go(func() { oneWay(guest, out, &r.down, p.metrics.down) })
+	both.Wait()
+}
+
+// pump copies until the end of src, which is no error.
+func (p *Proxy) pump(dst io.Writer, src io.Reader, n *int64, total prometheus.Counter, dog *watchdog) error {
+	buf := p.buffers.Get().(*[]byte)
+	defer p.buffers.Put(buf)
+	for {
+		got, err := src.Read(*buf)
+		if got > 0 {
+			dog.touch()
+			if _, err := dst.Write((*buf)[:got]); err != nil {
+				return err
+			}
+			dog.touch()
+			*n += int64(got)
+			total.Add(float64(got))
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
