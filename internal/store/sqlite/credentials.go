@@ -65,21 +65,23 @@ func nextVersion(ctx context.Context, q querier, userID, provider string) (int, 
 // one, or the root key was retired meanwhile: ask NextVersion, seal again and
 // try again.
 func (db *DB) CommitCredential(ctx context.Context, id session.ID, owner string, c store.Credential, message string) (session.Session, store.Credential, error) {
-	if c.ID == "" || c.Sealed.SHA256 != sha256.Sum256(c.Sealed.Ciphertext) {
-		return session.Session{}, store.Credential{}, fmt.Errorf("%w: a credential without an id or with another digest", store.ErrInvalid)
-	}
-	c.SessionID, c.Active, c.CreatedAt = id, true, db.now()
-	c.Account, c.ExpiresAt = store.Clip(c.Account, store.MaxAccount), stored(c.ExpiresAt)
-	c.DeliveredAt, c.DeliveredTo = time.Time{}, ""
+	c.SessionID, c.DeliveredAt, c.DeliveredTo = id, time.Time{}, ""
 	var out session.Session
-	err := db.write(ctx, "commit credential", func(tx *sql.Tx) error {
-		if err := db.checkCommit(ctx, tx, id, c); err != nil {
+	err := db.commit(ctx, &c, func(tx *sql.Tx) error {
+		is, err := db.sessionIn(ctx, tx, id)
+		if err != nil {
 			return err
 		}
-		if err := insertCredential(ctx, tx, c); err != nil {
-			return err
+		if is.UserID != c.UserID || is.Provider != c.Provider {
+			return fmt.Errorf("%w: the credential is not the session's", store.ErrInvalid)
 		}
-		if err := db.addEvent(ctx, tx, credentialEvent(c, session.EventCredentialStored, "The credentials were sealed and stored.")); err != nil {
+		if is.State != session.Storing {
+			return &session.ConflictError{ID: id, From: session.Storing, To: session.Delivering, Actual: is.State}
+		}
+		return nil
+	}, func(tx *sql.Tx) error {
+		e := credentialEvent(c, session.EventCredentialStored, "The credentials were sealed and stored.")
+		if err := db.addEvent(ctx, tx, e); err != nil {
 			return err
 		}
 		if err := db.audit(ctx, tx, store.AuditStored, c, "session "+string(id)); err != nil {
@@ -92,30 +94,79 @@ func (db *DB) CommitCredential(ctx context.Context, id session.ID, owner string,
 	if err != nil {
 		return session.Session{}, store.Credential{}, err
 	}
-	db.rescrub(ctx)
 	return out, c, nil
 }
 
-// checkCommit refuses what must not be stored.
-func (db *DB) checkCommit(ctx context.Context, tx *sql.Tx, id session.ID, c store.Credential) error {
-	is, err := db.sessionIn(ctx, tx, id)
+// CommitRefreshed stores a version that the machine itself has made of the
+// version base, as the one that is active and delivered there, with event and
+// audit entries, in one transaction. Of c it takes what CommitCredential
+// takes; the session is base's. store.ErrConflict if base is not the active
+// version that was delivered to that machine (an older one must never replace
+// a newer), if the version is not the next one, or if the root key was
+// retired.
+func (db *DB) CommitRefreshed(ctx context.Context, base string, c store.Credential, machineID, message string) (store.Credential, error) {
+	err := db.commit(ctx, &c, func(tx *sql.Tx) error {
+		was, err := credentialIn(ctx, tx, base)
+		if errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("version %s is gone: %w", base, store.ErrConflict)
+		}
+		if err != nil {
+			return err
+		}
+		if was.UserID != c.UserID || was.Provider != c.Provider {
+			return fmt.Errorf("%w: the credential is not made of that one", store.ErrInvalid)
+		}
+		if !was.Active || machineID == "" || was.DeliveredTo != machineID {
+			return fmt.Errorf("version %d is not what machine %s has to work with: %w", was.Version, machineID, store.ErrConflict)
+		}
+		c.SessionID, c.DeliveredAt, c.DeliveredTo = was.SessionID, c.CreatedAt, machineID
+		return nil
+	}, func(tx *sql.Tx) error {
+		if err := db.addEvent(ctx, tx, credentialEvent(c, session.EventCredentialStored, message)); err != nil {
+			return err
+		}
+		if err := db.audit(ctx, tx, store.AuditStored, c, "machine "+machineID+" from "+base); err != nil {
+			return err
+		}
+		return db.audit(ctx, tx, store.AuditDelivered, c, "machine "+machineID)
+	})
 	if err != nil {
-		return err
+		return store.Credential{}, err
 	}
-	if is.UserID != c.UserID || is.Provider != c.Provider {
-		return fmt.Errorf("%w: the credential is not the session's", store.ErrInvalid)
+	return c, nil
+}
+
+// commit makes c the active version, between what must be checked before and
+// what must be written with it.
+func (db *DB) commit(ctx context.Context, c *store.Credential, before, with func(*sql.Tx) error) error {
+	if c.ID == "" || c.Sealed.SHA256 != sha256.Sum256(c.Sealed.Ciphertext) {
+		return fmt.Errorf("%w: a credential without an id or with another digest", store.ErrInvalid)
 	}
-	if is.State != session.Storing {
-		return &session.ConflictError{ID: id, From: session.Storing, To: session.Delivering, Actual: is.State}
+	c.Active, c.CreatedAt, c.ExpiresAt = true, db.now(), stored(c.ExpiresAt)
+	c.Account = store.Clip(c.Account, store.MaxAccount)
+	err := db.write(ctx, "commit credential", func(tx *sql.Tx) error {
+		if err := before(tx); err != nil {
+			return err
+		}
+		next, err := nextVersion(ctx, tx, c.UserID, c.Provider)
+		if err != nil {
+			return err
+		}
+		if c.Version != next {
+			return fmt.Errorf("the next version is %d, not %d: %w", next, c.Version, store.ErrConflict)
+		}
+		if err := refuseRetired(ctx, tx, c.Sealed.KEKID); err != nil {
+			return err
+		}
+		if err := insertCredential(ctx, tx, *c); err != nil {
+			return err
+		}
+		return with(tx)
+	})
+	if err == nil {
+		db.rescrub(ctx)
 	}
-	next, err := nextVersion(ctx, tx, c.UserID, c.Provider)
-	if err != nil {
-		return err
-	}
-	if c.Version != next {
-		return fmt.Errorf("the next version is %d, not %d: %w", next, c.Version, store.ErrConflict)
-	}
-	return refuseRetired(ctx, tx, c.Sealed.KEKID)
+	return err
 }
 
 func insertCredential(ctx context.Context, tx *sql.Tx, c store.Credential) error {
@@ -124,9 +175,9 @@ func insertCredential(ctx context.Context, tx *sql.Tx, c store.Credential) error
 		return err
 	}
 	_, err := exec(ctx, tx, "INSERT INTO provider_credentials ("+credentialColumns+`)
-		VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, NULL, '', ?, ?, ?, ?, ?)`,
+		VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		c.ID, c.UserID, c.Provider, c.Version, null(c.SessionID), c.Account, ms(c.ExpiresAt), ms(c.CreatedAt),
-		c.Sealed.Schema, c.Sealed.KEKID, c.Sealed.WrappedDEK, c.Sealed.Ciphertext, c.Sealed.SHA256[:])
+		ms(c.DeliveredAt), c.DeliveredTo, c.Sealed.Schema, c.Sealed.KEKID, c.Sealed.WrappedDEK, c.Sealed.Ciphertext, c.Sealed.SHA256[:])
 	return err
 }
 

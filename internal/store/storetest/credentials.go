@@ -113,6 +113,52 @@ func testCommitRace(f *fixture) {
 	f.equal("audited", must(f.VerifyAudit(f.ctx))(f).Credentials, n)
 }
 
+func testCommitRefreshed(f *fixture) {
+	u, other := f.user("u"), f.user("other")
+	base := must(f.Credential(f.ctx, f.session(u, session.Delivering).CredentialID))(f)
+	_, err := f.CommitRefreshed(f.ctx, base.ID, f.sealed(u, "claude", ""), "machine1", "")
+	f.is(err, store.ErrConflict) // never delivered
+	_, err = f.CommitRefreshed(f.ctx, base.ID, f.sealed(u, "claude", ""), "", "")
+	f.is(err, store.ErrConflict)
+	f.ok(f.MarkDelivered(f.ctx, base.ID, "machine1"))
+	_, err = f.CommitRefreshed(f.ctx, base.ID, f.sealed(u, "claude", ""), "machine2", "")
+	f.is(err, store.ErrConflict) // delivered elsewhere
+	_, err = f.CommitRefreshed(f.ctx, "none", f.sealed(u, "claude", ""), "machine1", "")
+	f.is(err, store.ErrConflict)
+	_, err = f.CommitRefreshed(f.ctx, base.ID, f.sealed(other, "claude", ""), "machine1", "")
+	f.is(err, store.ErrInvalid)
+	stale := f.sealed(u, "claude", "")
+	stale.Version = 1
+	_, err = f.CommitRefreshed(f.ctx, base.ID, stale, "machine1", "")
+	f.is(err, store.ErrConflict)
+	f.equal("active", must(f.ActiveCredential(f.ctx, u.ID, "claude"))(f).ID, base.ID)
+
+	seq := must(f.LatestSeq(f.ctx, u.ID))(f)
+	f.clock.add(1e9)
+	c := f.sealed(u, "claude", "")
+	want := c
+	want.SessionID, want.Active, want.CreatedAt, want.DeliveredAt, want.DeliveredTo = base.SessionID, true, f.now(), f.now(), "machine1"
+	f.equal("stored", must(f.CommitRefreshed(f.ctx, base.ID, c, "machine1", "Renewed."))(f), want)
+	f.equal("active", must(f.ActiveCredential(f.ctx, u.ID, "claude"))(f), want)
+	events := must(f.EventsAfter(f.ctx, u.ID, "", seq, 0))(f)
+	f.equal("events", kinds(events), "credential_stored: ")
+	f.equal("message", events[0].Message, "Renewed.")
+	// What was made of the older version comes too late, also in a race.
+	_, err = f.CommitRefreshed(f.ctx, base.ID, f.sealed(u, "claude", ""), "machine1", "")
+	f.is(err, store.ErrConflict)
+	last := f.sealed(u, "claude", "")
+	f.oneWins(f.race(6, func(i int, s Store) error {
+		mine := last
+		mine.ID = fmt.Sprint(last.ID, i)
+		_, err := s.CommitRefreshed(f.ctx, c.ID, mine, "machine1", "")
+		return err
+	}), store.ErrConflict)
+	f.ok(f.DeleteCredential(f.ctx, u.ID, base.ID))
+	_, err = f.CommitRefreshed(f.ctx, c.ID, f.sealed(u, "claude", ""), "machine1", "")
+	f.is(err, store.ErrConflict)
+	must(f.VerifyAudit(f.ctx))(f)
+}
+
 func testDelivered(f *fixture) {
 	u := f.user("u")
 	s := f.session(u, session.Delivering)

@@ -51,6 +51,7 @@ type Store interface {
 
 	NextVersion(ctx context.Context, userID, provider string) (int, error)
 	CommitCredential(ctx context.Context, id session.ID, owner string, c store.Credential, message string) (session.Session, store.Credential, error)
+	CommitRefreshed(ctx context.Context, base string, c store.Credential, machineID, message string) (store.Credential, error)
 	Credential(ctx context.Context, id string) (store.Credential, error)
 	CredentialsOf(ctx context.Context, userID string) ([]store.Credential, error)
 	ActiveCredential(ctx context.Context, userID, provider string) (store.Credential, error)
@@ -102,6 +103,7 @@ func Run(t *testing.T, newDB func(t *testing.T) Opener) {
 		"CommitCredential":       testCommitCredential,
 		"CommitRefused":          testCommitRefused,
 		"CommitRace":             testCommitRace,
+		"CommitRefreshed":        testCommitRefreshed,
 		"Delivered":              testDelivered,
 		"DeleteCredential":       testDeleteCredential,
 		"Rewrap":                 testRewrap,
