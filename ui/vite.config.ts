@@ -1,9 +1,10 @@
 import { defineConfig } from "vitest/config";
 import { mockServer } from "./mock/plugin.ts";
+import { strictXterm } from "./tools/strictXterm.ts";
 
 export default defineConfig(({ mode }) => ({
   oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
-  plugins: mode === "mock" ? [mockServer()] : [],
+  plugins: mode === "mock" ? [strictXterm(), mockServer()] : [strictXterm()],
   build: {
     // Embedded by the server. Emptied first; .gitkeep comes back from public/.
     outDir: "../internal/web/dist",

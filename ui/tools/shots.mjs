@@ -5,8 +5,9 @@ import { spawn } from "node:child_process";
 import { mkdirSync, rmSync } from "node:fs";
 import { chromium } from "playwright-core";
 
+// node tools/shots.mjs [part of a state's name] [screen]
 const BASE = "http://127.0.0.1:4173";
-const only = process.argv[2];
+const [, , only, onlyScreen] = process.argv;
 rmSync("shots", { recursive: true, force: true });
 mkdirSync("shots");
 
@@ -109,7 +110,7 @@ const STATES = {
     await page.locator('[data-testid=terminal-status][data-phase=live]').waitFor();
     await page.locator(".xterm-helper-textarea").focus();
     await page.keyboard.type("claude auth status\ncolors\n");
-    await page.getByText("Signed in as ada").first().waitFor();
+    await page.locator(".xterm-rows", { hasText: "Signed in as ada" }).waitFor();
   },
   async activity(page) {
     await mock("reset", { mode: "manual" });
@@ -134,7 +135,9 @@ async function live(page, provider) {
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
 try {
   for (const screen of SCREENS) {
+    if (onlyScreen && screen.name !== onlyScreen) continue;
     const context = await browser.newContext(screen.options);
+    context.setDefaultTimeout(8000);
     await context.addInitScript(() => {
       addEventListener("securitypolicyviolation", (e) => console.error(`CSP ${e.violatedDirective} ${e.sourceFile}:${e.lineNumber} ${e.sample}`));
     });

@@ -1,8 +1,8 @@
-import { ApiError } from "./errors";
 import type { Ticket } from "./types";
 
 // From asking for the ticket to the open socket.
 const OPEN_MS = 10_000;
+const LATE = "The server did not answer in time.";
 
 /** SocketClosed says why a WebSocket ended. The message may be shown. */
 export class SocketClosed extends Error {
@@ -40,9 +40,10 @@ export function closeSentence(code: number): string {
 }
 
 /** openWithTicket fetches a fresh ticket, opens the WebSocket and sends the
- * ticket as its first message. The caller owns the open socket; it may have
- * been refused already, which its close event tells. Rejects with ApiError,
- * SocketClosed, or the signal's reason. */
+ * ticket as its first message. It resolves before the server's first message is
+ * dispatched, so that a caller that sets its handlers at once misses nothing.
+ * The caller owns the open socket; a refused ticket shows as its close event.
+ * Rejects with ApiError, SocketClosed, or what ticket threw. */
 export async function openWithTicket(
   ticket: (signal: AbortSignal) => Promise<Ticket>,
   url: string,
@@ -50,7 +51,7 @@ export async function openWithTicket(
 ): Promise<WebSocket> {
   const deadline = AbortSignal.any([signal, AbortSignal.timeout(OPEN_MS)]);
   const { ticket: secret } = await ticket(deadline).catch((err: unknown) => {
-    throw signal.aborted || err instanceof ApiError ? err : new SocketClosed(1006, "The server did not answer in time.");
+    throw deadline.aborted && !signal.aborted ? new SocketClosed(1006, LATE) : err;
   });
   return new Promise((resolve, reject) => {
     const ws = new WebSocket(url);
@@ -63,7 +64,7 @@ export async function openWithTicket(
     const onAbort = (): void =>
       settle(() => {
         ws.close();
-        reject(signal.aborted ? new SocketClosed(1000, "") : new SocketClosed(1006, "The server did not answer in time."));
+        reject(signal.aborted ? new SocketClosed(1000, "") : new SocketClosed(1006, LATE));
       });
     deadline.addEventListener("abort", onAbort);
     ws.onclose = (e) => settle(() => reject(new SocketClosed(e.code, e.reason)));

@@ -1,7 +1,6 @@
 import { FitAddon } from "@xterm/addon-fit";
 import { Terminal } from "@xterm/xterm";
 import "@xterm/xterm/css/xterm.css";
-import { strictDocument, withStrictElements } from "./strictDocument";
 
 const THEME = {
   background: "#171a18",
@@ -37,7 +36,6 @@ export function openEmulator(host: HTMLElement): Emulator {
   const terminal = new Terminal({
     allowProposedApi: false,
     cursorBlink: !matchMedia("(prefers-reduced-motion: reduce)").matches,
-    documentOverride: strictDocument(),
     fontFamily: 'ui-monospace, "SF Mono", Menlo, "Cascadia Mono", "DejaVu Sans Mono", "Liberation Mono", monospace',
     fontSize: 14,
     lineHeight: 1.2,
@@ -48,7 +46,7 @@ export function openEmulator(host: HTMLElement): Emulator {
   });
   const fit = new FitAddon();
   terminal.loadAddon(fit);
-  withStrictElements(() => terminal.open(host));
+  terminal.open(host);
   fit.fit();
   const observer = new ResizeObserver(() => fit.fit());
   observer.observe(host);

@@ -1,6 +1,7 @@
 import { viewerSocketURL, viewerTicket } from "../api/client";
 import { ApiError, sentence } from "../api/errors";
 import { openWithTicket, SocketClosed } from "../api/socket";
+import type { Ticket } from "../api/types";
 import { Backoff } from "../lib/backoff";
 import { clip, KEY_ALT, KEY_CONTROL, KEY_META } from "../lib/text";
 import { hasPicture } from "./picture";
@@ -107,10 +108,11 @@ export class ViewerConnection {
     this.abort = abort;
     this.report(this.connectedOnce ? "reconnecting" : "connecting", "");
     try {
-      const [{ ViewerRFB }, ws] = await Promise.all([
-        import("./rfb"),
-        openWithTicket((s) => viewerTicket(this.o.session, s), viewerSocketURL(this.o.session), abort.signal),
-      ]);
+      // Both before the socket opens: its first message must find noVNC there.
+      const ticket = async (s: AbortSignal): Promise<Ticket> => (await Promise.all([viewerTicket(this.o.session, s), module]))[0];
+      const module = import("./rfb");
+      const ws = await openWithTicket(ticket, viewerSocketURL(this.o.session), abort.signal);
+      const { ViewerRFB } = await module;
       if (abort.signal.aborted) {
         ws.close();
         return;
