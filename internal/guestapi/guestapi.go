@@ -128,8 +128,8 @@ type Collect struct {
 // Delivery hands a version to a cli machine. Without files it takes the
 // provider's files away.
 type Delivery struct {
-	CredentialID string         `json:"credential_id"`
-	Version      int            `json:"version"`
+	CredentialID string `json:"credential_id"`
+	Version      int    `json:"version"`
 	// SessionID names the sign-in that the version comes from, also by refreshes
 	// that came back from a machine: two versions with the same one are states of
 	// the same sign-in. May be empty.
