@@ -13,6 +13,7 @@ import (
 	"github.com/anteroom/anteroom/internal/provider"
 	"github.com/anteroom/anteroom/internal/session"
 	"github.com/anteroom/anteroom/internal/store"
+	"github.com/anteroom/anteroom/internal/vault"
 )
 
 // collectEvery is how often a cli machine is asked whether a tool has
@@ -143,7 +144,7 @@ func (s *Service) hand(ctx context.Context, m *machine.Machine, c store.Credenti
 
 // open decrypts a version's files.
 func (s *Service) open(c store.Credential) ([]guestapi.File, error) {
-	opened, err := s.cfg.Vault.Open(binding(c), c.Sealed)
+	opened, err := s.cfg.Vault.Open(vault.BindingOf(c), c.Sealed)
 	if err != nil {
 		return nil, err
 	}
@@ -276,12 +277,4 @@ func (s *Service) collectOne(ctx context.Context, m *machine.Machine, c store.Cr
 		s.changes.tell()
 	}
 	return err
-}
-
-func contents(files []guestapi.File) map[string][]byte {
-	out := make(map[string][]byte, len(files))
-	for _, f := range files {
-		out[f.Name] = f.Content
-	}
-	return out
 }

@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/anteroom/anteroom/internal/guestapi"
@@ -62,30 +61,19 @@ func (s *Service) fetch(ctx context.Context, now session.Session) (guestapi.Cred
 
 // checkFiles holds a set of files to what the provider file says of them.
 func checkFiles(file *provider.File, files []guestapi.File) error {
-	have := map[string][]byte{}
+	have := contents(files)
+	if len(have) != len(files) {
+		return errors.New("a file comes twice")
+	}
+	return file.Check(have)
+}
+
+func contents(files []guestapi.File) provider.Content {
+	out := make(provider.Content, len(files))
 	for _, f := range files {
-		if _, twice := have[f.Name]; twice {
-			return fmt.Errorf("file %q comes twice", f.Name)
-		}
-		have[f.Name] = f.Content
+		out[f.Name] = f.Content
 	}
-	for _, want := range file.Files {
-		content, ok := have[want.Name]
-		if !ok {
-			if want.Required {
-				return fmt.Errorf("file %q is missing", want.Name)
-			}
-			continue
-		}
-		if err := provider.CheckFile(want, content); err != nil {
-			return fmt.Errorf("file %q: %w", want.Name, err)
-		}
-		delete(have, want.Name)
-	}
-	for name := range have {
-		return fmt.Errorf("file %q is none of the provider's", name)
-	}
-	return nil
+	return out
 }
 
 // stepStoring seals the files and commits version, state and audit record at
@@ -136,12 +124,8 @@ func (s *Service) seal(ctx context.Context, userID, providerName string, creds g
 	for i, f := range creds.Files {
 		files[i] = vault.File{Name: f.Name, Content: f.Content}
 	}
-	c.Sealed, err = s.cfg.Vault.Seal(binding(c), files)
+	c.Sealed, err = s.cfg.Vault.Seal(vault.BindingOf(c), files)
 	return c, err
-}
-
-func binding(c store.Credential) vault.Binding {
-	return vault.Binding{UserID: c.UserID, Provider: c.Provider, CredentialID: c.ID, Version: c.Version}
 }
 
 // stepDelivering hands the version to the user's own machine.

@@ -50,19 +50,20 @@ func (s *Service) settings(vm store.VM, view guestapi.View) machine.Settings {
 	return machine.Settings{Configure: c, Build: s.cfg.Build, Egress: way}
 }
 
-// startBrowser makes the machine of a session. Its row is written first.
-func (s *Service) startBrowser(ctx context.Context, now session.Session, vmID string) (*machine.Machine, error) {
+// startBrowser makes a machine for a session and returns its id.
+func (s *Service) startBrowser(ctx context.Context, now session.Session) (string, error) {
 	select {
 	case s.starts <- struct{}{}:
 		defer func() { <-s.starts }()
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return "", ctx.Err()
 	}
 	vm := store.VM{
-		ID: vmID, UserID: now.UserID, SessionID: now.ID, Kind: string(machine.Browser),
+		ID: newMachineID(), UserID: now.UserID, SessionID: now.ID, Kind: string(machine.Browser),
 		Driver: s.cfg.Machines.Driver(), State: store.VMCreating, ImageID: s.cfg.ImageID,
 	}
-	return s.start(ctx, vm, machine.Spec{ID: vmID, Kind: machine.Browser}, s.view(now.ID))
+	_, err := s.start(ctx, vm, machine.Spec{ID: vm.ID, Kind: machine.Browser}, s.view(now.ID))
+	return vm.ID, err
 }
 
 // start writes a machine's row, makes the machine and notes that it runs.

@@ -190,30 +190,26 @@ func (s *Service) step(ctx context.Context, now session.Session) (session.Sessio
 	}
 }
 
-// stepStarting makes the session's machine, in up to maxAttempts attempts.
+// stepStarting makes the session's machine, in up to maxAttempts attempts. The
+// session names the machine only once it runs; one that a restart cut off in
+// the middle is found by its row, and destroyed before this step runs again.
 func (s *Service) stepStarting(ctx context.Context, now session.Session) (session.Session, error) {
-	if now.VMID != "" { // of an attempt that a restart cut off
-		if err := s.destroyID(ctx, now.VMID, "the server was restarted while the machine was being started"); err != nil {
-			return now, fail(session.ReasonMachineStart, err)
-		}
-	}
-	var last error
+	last := errors.New("the server was restarted in every attempt")
 	for attempt := now.Attempt + 1; attempt <= maxAttempts; attempt++ {
-		vmID := newMachineID()
 		message := fmt.Sprintf("Starting a browser machine (attempt %d of %d).", attempt, maxAttempts)
-		if err := s.db.SetAttempt(ctx, now.ID, s.cfg.Owner, attempt, vmID, message); err != nil {
+		if err := s.db.SetAttempt(ctx, now.ID, s.cfg.Owner, attempt, "", message); err != nil {
 			return now, err
 		}
 		s.changes.tell()
-		_, err := s.startBrowser(ctx, now, vmID)
+		vm, err := s.startBrowser(ctx, now)
 		if err == nil {
-			return s.db.Move(ctx, now.ID, session.Starting, session.Waiting, s.cfg.Owner, store.Change{}, "The browser machine is up; the tool is asking for its sign-in page.")
+			return s.db.Move(ctx, now.ID, session.Starting, session.Waiting, s.cfg.Owner, store.Change{VMID: &vm}, "The browser machine is up; the tool is asking for its sign-in page.")
 		}
 		if ctx.Err() != nil {
 			return now, err
 		}
 		last = err
-		s.logger.Warn("browser machine did not start", "session", now.ID, "machine", vmID, "attempt", attempt, "err", err)
+		s.logger.Warn("browser machine did not start", "session", now.ID, "attempt", attempt, "err", err)
 		// A full disk or memory is not mended by trying again at once.
 		if errors.Is(err, machine.ErrDiskFull) || errors.Is(err, machine.ErrNoMemory) || errors.Is(err, store.ErrDiskFull) {
 			break

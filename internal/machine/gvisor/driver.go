@@ -39,6 +39,12 @@ type Config struct {
 	// 1.5 GiB and 2.
 	MemoryBytes int64
 	CPUs        float64
+	// MinFreeMemory and MinFreeDisk must be free on the host before a machine
+	// is started; bytes. 0 means 512 MiB and 256 MiB.
+	MinFreeMemory int64
+	MinFreeDisk   int64
+	// Cold starts every machine cold, also where there is a snapshot.
+	Cold bool
 	// Debug keeps the agent's and runsc's logs in the machine's directory. A
 	// guest can then fill the disk.
 	Debug bool
@@ -80,6 +86,12 @@ func New(cfg Config) (*Driver, error) {
 	}
 	if cfg.CPUs == 0 {
 		cfg.CPUs = 2
+	}
+	if cfg.MinFreeMemory == 0 {
+		cfg.MinFreeMemory = 512 << 20
+	}
+	if cfg.MinFreeDisk == 0 {
+		cfg.MinFreeDisk = 256 << 20
 	}
 	if os.Geteuid() != 0 {
 		return nil, errors.New("gvisor: machines can only be made by root; start the server as root")
@@ -125,6 +137,9 @@ func (d *Driver) Create(ctx context.Context, spec machine.Spec) (machine.Created
 func (d *Driver) create(ctx context.Context, spec machine.Spec) (machine.Created, error) {
 	ctx, cancel := context.WithTimeout(ctx, createTimeout)
 	defer cancel()
+	if err := d.admit(); err != nil {
+		return machine.Created{}, err
+	}
 	if err := d.prepare(spec); err != nil {
 		return machine.Created{}, err
 	}

@@ -52,9 +52,12 @@ func (d *Driver) usable(kind machine.Kind) (dir, reason string) {
 	if kind != machine.Browser {
 		return "", "machines of this kind always start cold"
 	}
+	if d.cfg.Cold {
+		return "", "the configuration says so"
+	}
 	dir = d.snapshotDir()
 	if _, err := os.Stat(filepath.Join(dir, "checkpoint.img")); err != nil {
-		return "", "there is no snapshot for this image, runsc, CPU and settings (anteroom image snapshot makes one)"
+		return "", "there is no snapshot for this image, runsc, CPU and settings (the server makes one at its start)"
 	}
 	return dir, ""
 }

@@ -1,0 +1,52 @@
+//go:build linux
+
+package gvisor
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/anteroom/anteroom/internal/machine"
+)
+
+// admit refuses another machine while the host is short of memory or disk: one
+// that is killed half-way costs more than one that is not started.
+func (d *Driver) admit() error {
+	free, err := availableMemory()
+	if err != nil {
+		return err
+	}
+	if free < d.cfg.MinFreeMemory {
+		return fmt.Errorf("%w: %d MiB are available, %d MiB must be", machine.ErrNoMemory, free>>20, d.cfg.MinFreeMemory>>20)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(d.cfg.StateDir, &fs); err != nil {
+		return fmt.Errorf("statfs: %w", err)
+	}
+	if room := int64(fs.Bavail) * fs.Bsize; room < d.cfg.MinFreeDisk {
+		return fmt.Errorf("%w: %d MiB are free, %d MiB must be", machine.ErrDiskFull, room>>20, d.cfg.MinFreeDisk>>20)
+	}
+	return nil
+}
+
+// availableMemory is the kernel's estimate of what can be used without
+// swapping, in bytes.
+func availableMemory() (int64, error) {
+	f, err := os.Open("/proc/meminfo")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = f.Close() }()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if rest, ok := strings.CutPrefix(lines.Text(), "MemAvailable:"); ok {
+			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 10, 64)
+			return kib << 10, err
+		}
+	}
+	return 0, fmt.Errorf("/proc/meminfo has no MemAvailable")
+}

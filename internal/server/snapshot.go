@@ -1,0 +1,76 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/anteroom/anteroom/internal/guestapi"
+	"github.com/anteroom/anteroom/internal/line"
+	"github.com/anteroom/anteroom/internal/machine/gvisor"
+	"github.com/anteroom/anteroom/internal/steps"
+)
+
+// warmTime is how long a cold browser may take to be ready for a snapshot.
+const warmTime = 2 * time.Minute
+
+// snapshotMachine is the id of the machine that is saved. There is one at a
+// time, since there is one server at a time.
+const snapshotMachine = "snapshot0000"
+
+// saveSnapshot makes the snapshot of a warm browser machine, if it is missing.
+func saveSnapshot(ctx context.Context, cfg Config, driver *gvisor.Driver, cas string) error {
+	settings := guestapi.Warm{CAPEM: cas, Locale: cfg.Locale, Languages: cfg.Languages}
+	sum := sha256.Sum256([]byte(strings.Join([]string{cas, cfg.Locale, cfg.Languages}, "\x00")))
+	driver.UseSnapshot(hex.EncodeToString(sum[:]))
+	if driver.HasSnapshot() {
+		return nil
+	}
+	save := func(steps.Status) error {
+		ctx, cancel := context.WithTimeout(ctx, warmTime)
+		defer cancel()
+		if err := driver.Destroy(ctx, snapshotMachine); err != nil { // of a run that was killed
+			return err
+		}
+		return driver.SaveSnapshot(ctx, snapshotMachine, func(ctx context.Context, conn net.Conn) error {
+			l, err := line.Host(conn)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = l.Close() }()
+			return guestapi.NewClient(l).Warm(ctx, settings)
+		})
+	}
+	if cfg.Steps == nil {
+		return save(nil)
+	}
+	return cfg.Steps.Do("Saving the warm snapshot", save)
+}
+
+// checkPEM refuses what is not a list of certificates.
+func checkPEM(b []byte) error {
+	n := 0
+	for rest := b; ; n++ {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return fmt.Errorf("block %d is a %q, not a CERTIFICATE", n+1, block.Type)
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return fmt.Errorf("certificate %d: %w", n+1, err)
+		}
+	}
+	if n == 0 {
+		return errors.New("there is no certificate in PEM form in it")
+	}
+	return nil
+}
