@@ -143,16 +143,28 @@ func (c *guestConn) roundTrip(ctx context.Context, out *http.Request) (*http.Res
 	}
 	resp, err := tr.RoundTrip(out.WithContext(ctx))
 	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		return nil, &Error{Code: codeOf(err, fallback), Err: err}
+		return nil, plainError(ctx, err, fallback)
 	}
 	if resp.StatusCode == http.StatusProxyAuthRequired {
 		_ = resp.Body.Close()
 		return nil, refusal(UpstreamAuth, "the upstream did not take the credentials")
 	}
 	return resp, nil
+}
+
+// plainError gives an error its code. Errors about what a site answered quote
+// it, which does not belong in a log.
+func plainError(ctx context.Context, err error, fallback Code) error {
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	code := codeOf(err, fallback)
+	var known *Error
+	var op *net.OpError
+	if !errors.As(err, &known) && !errors.As(err, &op) && ctx.Err() == nil {
+		err = errors.New("the answer was not understood")
+	}
+	return &Error{Code: code, Err: err}
 }
 
 // respond writes an answer to the guest. It returns false if the connection
