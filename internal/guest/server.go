@@ -50,6 +50,9 @@ func (a *Agent) routes() http.Handler {
 	mux.HandleFunc("POST "+guestapi.PathDeliver, a.owned(func(p *person, w http.ResponseWriter, r *http.Request) {
 		answer(func(_ *http.Request, in guestapi.Delivery) (guestapi.DeliveryAck, error) { return p.deliver(in) })(w, r)
 	}))
+	mux.HandleFunc("POST "+guestapi.PathCollect, a.owned(func(p *person, w http.ResponseWriter, r *http.Request) {
+		answer(func(_ *http.Request, in guestapi.Collect) (guestapi.Credentials, error) { return p.collect(in) })(w, r)
+	}))
 	mux.HandleFunc("POST "+guestapi.PathRun, a.owned(func(p *person, w http.ResponseWriter, r *http.Request) {
 		answer(func(r *http.Request, in guestapi.RunRequest) (guestapi.RunResult, error) {
 			return p.run(r.Context(), in)

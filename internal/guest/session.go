@@ -74,7 +74,7 @@ func personEnv(in guestapi.Configure, u User) []string {
 		maps.Copy(more, caEnv(f, caBundle))
 	}
 	if in.Locale != "" {
-		more["LANG"] = in.Locale
+		more["LANGUAGE"] = in.Locale // LANG stays C.UTF-8: the image holds no other locale
 	}
 	if in.TimeZone != "" {
 		more["TZ"] = in.TimeZone

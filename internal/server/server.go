@@ -40,7 +40,7 @@ var ErrLocked = errors.New("another anteroom server is using this state director
 // Run runs a server until ctx ends, and returns when all of it has ended. The
 // machines run on, for the next one.
 func Run(ctx context.Context, cfg Config) error {
-	if err := cfg.check(); err != nil {
+	if err := cfg.Check(); err != nil {
 		return err
 	}
 	if os.Geteuid() != 0 {
