@@ -83,8 +83,8 @@ func Defaults() Config {
 	}
 }
 
-// check refuses settings that do not fit together.
-func (c Config) check() error {
+// Check refuses settings that do not fit together.
+func (c Config) Check() error {
 	host, _, err := net.SplitHostPort(c.Listen)
 	if err != nil {
 		return fmt.Errorf("listen: %q must be host:port: %w", c.Listen, err)
