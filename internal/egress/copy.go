@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -12,6 +13,21 @@ import (
 )
 
 const copyBuffer = 32 << 10
+
+// onEnd calls f in its own goroutine when ctx ends. stop cancels that, or waits
+// until f has returned if it was called.
+func onEnd(ctx context.Context, f func()) (stop func()) {
+	done := make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		defer close(done)
+		f()
+	})
+	return func() {
+		if !cancel() {
+			<-done
+		}
+	}
+}
 
 // cut ends a connection at once, also for those that block in it.
 func cut(c net.Conn) {

@@ -116,9 +116,10 @@ func (p *Proxy) dialThrough(ctx context.Context, up Upstream, t target) (net.Con
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	stop := onEnd(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	br, err := connect(conn, up, t)
-	if !stop() { // the deadline is on the connection by now
+	stop()
+	if ctx.Err() != nil { // the deadline may be on the connection by now
 		err = ctx.Err()
 	}
 	if err != nil {

@@ -229,19 +229,21 @@ type nowhere struct{ err error }
 func (n nowhere) UpstreamFor(context.Context, Identity) (Upstream, error) { return Upstream{}, n.err }
 
 func TestNoUpstreamFailsClosed(t *testing.T) {
-	for _, sel := range []nowhere{{errors.New("none for this user")}, {nil}} {
-		s := newSites(t)
-		s.at("example.com", "93.184.216.34", 443, func(net.Conn) { t.Error("it was reached") })
-		p, err := newProxy(Config{}, sel, s.network())
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := newRig(t, p, &logs{})
-		r.refused("CONNECT example.com:443 HTTP/1.1\r\n\r\n", 502, NoUpstream)
-		r.refused("GET http://example.com/ HTTP/1.1\r\nHost: x\r\n\r\n", 502, NoUpstream)
-		if len(s.dials) > 0 {
-			t.Errorf("dialled %v", s.dials)
-		}
+	for name, sel := range map[string]nowhere{"an error": {errors.New("none for this user")}, "nothing": {nil}} {
+		t.Run(name, func(t *testing.T) {
+			s := newSites(t)
+			s.at("example.com", "93.184.216.34", 443, func(net.Conn) { t.Error("it was reached") })
+			p, err := newProxy(Config{}, sel, s.network())
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := newRig(t, p, &logs{})
+			r.refused("CONNECT example.com:443 HTTP/1.1\r\n\r\n", 502, NoUpstream)
+			r.refused("GET http://example.com/ HTTP/1.1\r\nHost: x\r\n\r\n", 502, NoUpstream)
+			if len(s.dials) > 0 {
+				t.Errorf("dialled %v", s.dials)
+			}
+		})
 	}
 }
 
@@ -288,10 +290,15 @@ func TestFloodEndsTheLine(t *testing.T) {
 	s := newSites(t)
 	s.at("example.com", "93.184.216.34", 443, echo)
 	r := newDirect(t, s, Config{MaxConns: 2})
-	for range 4 {
-		r.open().send("x") // never a whole request, never closed
+	for range 5 { // never a whole request, never closed
+		conn, err := r.guest.Dial(t.Context())
+		if err == nil {
+			_, err = io.WriteString(conn, "x")
+		}
+		if err != nil {
+			t.Log("the line has ended:", err)
+		}
 	}
-	r.open().send("x")
 	if err := <-r.done; !errors.Is(err, ErrFlood) {
 		t.Errorf("Serve returned %v", err)
 	}

@@ -40,14 +40,14 @@ func (p *Proxy) Serve(ctx context.Context, id Identity, l net.Listener) error {
 	defer p.serving.Done()
 
 	ctx, cancel := context.WithCancel(ctx)
-	defer context.AfterFunc(p.ctx, cancel)()
+	defer onEnd(p.ctx, cancel)()
 	var conns sync.WaitGroup
 	defer func() {
 		cancel()
 		_ = l.Close() // before the wait: connections end with their line
 		conns.Wait()
 	}()
-	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
+	defer onEnd(ctx, func() { _ = l.Close() })()
 	lines := newLineLimit()
 	for {
 		conn, err := l.Accept()
@@ -103,7 +103,7 @@ type guestConn struct {
 // serve answers the connection's requests, one after the other, and leaves it
 // closed in both directions.
 func (c *guestConn) serve(ctx context.Context, tooMany bool) {
-	defer context.AfterFunc(ctx, func() { cut(c.conn) })()
+	defer onEnd(ctx, func() { cut(c.conn) })()
 	defer c.finish()
 	if tooMany {
 		c.record(&request{begun: time.Now()}, &Error{Code: TooMany})
@@ -176,7 +176,7 @@ func (c *guestConn) tunnel(ctx context.Context, r *request, authority string) er
 		return err
 	}
 	defer func() { _ = out.Close() }()
-	defer context.AfterFunc(ctx, func() { cut(out) })()
+	defer onEnd(ctx, func() { cut(out) })()
 	_ = c.conn.SetWriteDeadline(time.Now().Add(answerTimeout))
 	if _, err := io.WriteString(c.conn, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
 		return nil // the guest has gone
