@@ -81,6 +81,9 @@ func (r *reader) ended() {
 			r.Fatalf("another event: %s", r.sc.Text())
 		}
 	}
+	if err := r.sc.Err(); err != nil { // the test's own time was up
+		r.Fatalf("the stream did not end: %v", err)
+	}
 }
 
 func TestEventsResume(t *testing.T) {
@@ -149,7 +152,7 @@ func TestEventsHeartbeat(t *testing.T) {
 }
 
 func TestEventsEndWithTheSignIn(t *testing.T) {
-	r := newRig(t, nil)
+	r := newRig(t, func(c *Config) { c.Heartbeat = time.Hour }) // at once, not at the next look
 	c := r.browser(r.alice)
 	cookie := c.Jar.Cookies(mustURL(t, r.http.URL))[0]
 	s := r.subscribe("/api/v1/events", header("Cookie", cookie.Name+"="+cookie.Value))

@@ -106,7 +106,7 @@ func TestRoutesNeedAUser(t *testing.T) {
 		"an expired token":   bearer(r.secret(r.alice.user, store.TokenAPI, -time.Hour)),
 		"a token as cookie":  header("Cookie", cookiePlain+"="+r.alice.token),
 		"secure cookie":      header("Cookie", cookieSecure+"="+r.secret(r.alice.user, store.TokenCookie, time.Hour)),
-		"two cookies":        header("Cookie", cookiePlain+"=a; "+cookiePlain+"="+r.secret(r.alice.user, store.TokenCookie, time.Hour)),
+		"two cookies":        header("Cookie", cookiePlain+"="+r.secret(r.alice.user, store.TokenCookie, time.Hour)+"; "+cookiePlain+"=a"),
 		"bad token and good": func(q *http.Request) { q.Header["Authorization"] = []string{"Bearer x", "Bearer " + r.alice.token} },
 	}
 	for _, pattern := range append(generatedRoutes(t), "GET /api/v1/nothing", "PUT /api/v1/sessions", "GET /api/") {

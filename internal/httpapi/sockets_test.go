@@ -180,7 +180,7 @@ func TestViewerOfEndedSession(t *testing.T) {
 }
 
 func TestSocketsEndWithTheSignIn(t *testing.T) {
-	r := newRig(t, nil)
+	r := newRig(t, func(c *Config) { c.Heartbeat = time.Hour }) // at once, not at the next look
 	c := r.browser(r.alice)
 	cookie := c.Jar.Cookies(mustURL(t, r.http.URL))[0]
 	ws := r.connect(r.viewer(r.alice)+"/vnc", message1(r.ticket(r.viewer(r.alice), r.alice.token)),
