@@ -6,16 +6,19 @@ import (
 	"maps"
 	"net"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/anteroom/anteroom/internal/control"
 	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/provider"
 	"github.com/anteroom/anteroom/internal/session"
 	"github.com/anteroom/anteroom/internal/store"
 	"github.com/anteroom/anteroom/internal/stream"
 )
+
+// The real service is one as well.
+var _ UseCases = (*control.Service)(nil)
 
 // fake is the service behind the API, in memory: sessions, events and tickets
 // of several users, machines that are pipes.
@@ -284,12 +287,12 @@ func (f *fake) failWith(err error) {
 	f.fail = err
 }
 
-// has says whether a name is anywhere in the fake's things.
+// has says whether a thing is there, a session if it has not ended.
 func (f *fake) has(id string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	_, c := f.credentials[id]
 	_, m := f.machines[id]
 	s, ok := f.sessions[session.ID(id)]
-	return c || m || ok && !s.State.Final() || strings.Contains(id, "/")
+	return c || m || ok && !s.State.Final()
 }
