@@ -78,6 +78,9 @@ func stepInto(dir *os.File, name string, owner *User) (*os.File, error) {
 // readFile reads the regular file rel below root, at most limit bytes, if it
 // belongs to u. A file that is larger is errNotPlain.
 func readFile(root, rel string, u User, limit int64) ([]byte, error) {
+	if path.Clean(rel) != rel { // path.Dir would take a step up for us
+		return nil, fmt.Errorf("%s: %w", rel, errNotPlain)
+	}
 	dir, err := openDir(root, path.Dir(rel), nil)
 	if err != nil {
 		return nil, err
