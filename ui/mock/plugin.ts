@@ -26,7 +26,6 @@ export const POLICY = [
 export function mockServer(): Plugin {
   const world = new World();
   const open = new Set<Socket>();
-  let downUntil = 0;
 
   const middleware =
     (policy: boolean): Connect.NextHandleFunction =>
@@ -34,12 +33,12 @@ export function mockServer(): Plugin {
       if (policy) res.setHeader("Content-Security-Policy", POLICY);
       const ms = /^\/mock\/restart\?ms=(\d+)$/.exec(req.url ?? "")?.[1];
       if (ms) {
-        downUntil = Date.now() + Number(ms);
+        world.downUntil = Date.now() + Number(ms);
         for (const s of open) if (s !== req.socket) s.destroy();
         res.writeHead(204).end();
         return;
       }
-      if (Date.now() < downUntil && req.url?.startsWith("/api/")) {
+      if (Date.now() < world.downUntil && req.url?.startsWith("/api/")) {
         req.socket.destroy();
         return;
       }
@@ -57,7 +56,7 @@ export function mockServer(): Plugin {
       const vnc = /^\/api\/v1\/sessions\/(\w+)\/vnc$/.exec(url.pathname);
       const terminal = /^\/api\/v1\/machines\/(\w+)\/terminal$/.exec(url.pathname);
       if (!vnc && !terminal) return;
-      if (Date.now() < downUntil) {
+      if (Date.now() < world.downUntil) {
         socket.destroy();
         return;
       }

@@ -42,6 +42,8 @@ export class World {
   codes = new Set(["demo-code-1234"]);
   signedIn = true;
   mode: Mock = "auto";
+  /** Until when the server plays dead. */
+  downUntil = 0;
   private listeners = new Set<Listener>();
   private timers = new Set<NodeJS.Timeout>();
 
@@ -59,6 +61,7 @@ export class World {
     this.events = [];
     this.signedIn = true;
     this.mode = "auto";
+    this.downUntil = 0;
   }
 
   ticket(): { ticket: string; expires_at: string } {

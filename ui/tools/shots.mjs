@@ -8,8 +8,8 @@ import { chromium } from "playwright-core";
 // node tools/shots.mjs [part of a state's name] [screen]
 const BASE = "http://127.0.0.1:4173";
 const [, , only, onlyScreen] = process.argv;
-rmSync("shots", { recursive: true, force: true });
-mkdirSync("shots");
+if (!only && !onlyScreen) rmSync("shots", { recursive: true, force: true });
+mkdirSync("shots", { recursive: true });
 
 const server = spawn("node_modules/.bin/vite", ["preview", "--mode", "mock", "--strictPort"], { stdio: ["ignore", "pipe", "inherit"] });
 await new Promise((resolve, reject) => {
@@ -25,6 +25,10 @@ const problems = [];
 const SCREENS = [
   { name: "light", options: { viewport: { width: 1280, height: 800 }, colorScheme: "light" } },
   { name: "dark", options: { viewport: { width: 1280, height: 800 }, colorScheme: "dark" } },
+  {
+    name: "landscape",
+    options: { viewport: { width: 844, height: 390 }, hasTouch: true, isMobile: true, colorScheme: "dark" },
+  },
   {
     name: "phone",
     options: { viewport: { width: 390, height: 844 }, deviceScaleFactor: 2, hasTouch: true, isMobile: true, colorScheme: "light" },

@@ -1,4 +1,4 @@
-import { fileURLToPath } from "node:url";
+import { resolve } from "node:path";
 import type { Plugin } from "vite";
 
 // xterm.js puts its colours into <style> elements and the colours of single
@@ -10,7 +10,7 @@ import type { Plugin } from "vite";
 const MODULE = /@xterm\/xterm\/lib\/xterm\.mjs(\?.*)?$/;
 const ELEMENT = /[\w.]+\.createElement\("style"\)/g;
 const ATTRIBUTE = /(\w+)\.setAttribute\("style",`\$\{\1\.getAttribute\("style"\)\|\|""\}\$\{(\w+)\};`\)/g;
-const STAND_IN = fileURLToPath(new URL("../src/terminal/styleSheet.ts", import.meta.url));
+const STAND_IN = resolve(import.meta.dirname, "../src/terminal/styleSheet.ts");
 
 /** strictXterm makes xterm.js keep to the content security policy. It fails the
  * build when xterm.js is no longer as it was when this was written. */

@@ -26,9 +26,6 @@ export function ProviderCard(p: Props): JSX.Element {
   return (
     <li class="card" aria-labelledby={heading} data-testid={`credential-${provider.name}`} data-state={state}>
       <div class="card-head">
-        <span class="monogram" aria-hidden="true" data-provider={provider.name}>
-          {provider.title.slice(0, 1)}
-        </span>
         <div>
           <h2 id={heading}>{provider.title}</h2>
           <p class="vendor">

@@ -27,7 +27,7 @@ export function Succeeded({ title, destroyed }: Props): JSX.Element {
       <div class="actions">
         <a class="button primary" href="/terminal" onClick={followLink} data-testid="open-terminal">
           <Icon name="terminal" />
-          Open a terminal on your machine
+          Open a terminal
         </a>
         <a class="button" href="/" onClick={followLink}>
           Back to connections

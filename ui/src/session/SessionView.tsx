@@ -2,14 +2,14 @@ import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import { cancelSession } from "../api/client";
 import { ApiError, sentence } from "../api/errors";
-import type { Session } from "../api/types";
+import type { Session, SessionState } from "../api/types";
 import { titleOf, useProviders } from "../api/useProviders";
 import { useNow, useTitle } from "../lib/hooks";
 import { followLink } from "../lib/router";
 import { clockOf } from "../lib/time";
 import { Busy } from "../parts/Busy";
 import { Icon } from "../parts/Icon";
-import { Viewer } from "../viewer/Viewer";
+import { Viewer, type Idle } from "../viewer/Viewer";
 import { Log } from "./Log";
 import { isFailure, isFinal, stateOf, stepsOf } from "./model";
 import { Ended, Succeeded } from "./Outcome";
@@ -36,7 +36,7 @@ export function SessionView({ id }: { id: string }): JSX.Element {
         <h1>Sign in to {title}</h1>
         {!final && <TimeLeft deadline={row.deadline} />}
         <p class="lead" aria-live="polite" data-testid="session-state" data-state={state}>
-          {model.progress && !final ? model.progress : settled ? row.message : LEADS[state]}
+          {final || !settled ? LEADS[state] : model.progress || row.message}
         </p>
         {settled && !final && row.detail && <p class="hint">{row.detail}</p>}
         {!online && (
@@ -46,7 +46,7 @@ export function SessionView({ id }: { id: string }): JSX.Element {
         )}
       </header>
       <div class="session-main">
-        {!final && <Viewer session={id} active={HAS_SCREEN.has(state)} poke={opened} notice={NOTICES[state] ?? ""} />}
+        {!final && <Viewer session={id} active={HAS_SCREEN.has(state)} poke={opened} idle={IDLE[state] ?? null} />}
         {state === "completed" && <Succeeded session={row} state={state} title={title} destroyed={model.destroyed} />}
         {isFailure(state) && settled && <Ended session={row} state={state} title={title} destroyed={model.destroyed} />}
       </div>
@@ -69,23 +69,20 @@ export function SessionView({ id }: { id: string }): JSX.Element {
   );
 }
 
-const HAS_SCREEN = new Set(["waiting", "capturing"]);
+const HAS_SCREEN = new Set<SessionState>(["waiting", "capturing"]);
 
-const NOTICES: Partial<Record<string, string>> = {
-  requested: "Your browser machine is about to start.",
-  starting: "Starting your browser machine…",
-  storing: "You are signed in. This screen is no longer needed.",
-  delivering: "You are signed in. This screen is no longer needed.",
-};
+const BEFORE: Idle = { status: "Starting…", notice: "Starting your browser machine…", busy: true };
+const AFTER: Idle = { status: "Finished", notice: "You are signed in. This screen is no longer needed.", busy: false };
+const IDLE: Partial<Record<SessionState, Idle>> = { requested: BEFORE, starting: BEFORE, storing: AFTER, delivering: AFTER };
 
-const LEADS: Record<ReturnType<typeof stateOf>, string> = {
+const LEADS: Record<SessionState, string> = {
   requested: "Your sign-in is next.",
   starting: "A fresh browser machine is starting.",
   waiting: "Sign in on the page in the browser machine.",
   capturing: "You are signed in. Reading what the tool wrote.",
   storing: "Sealing the credentials in the vault.",
   delivering: "Handing the credentials to your own machine.",
-  completed: "All done.",
+  completed: "All done: the credentials are on your own machine.",
   failed: "The sign-in did not work.",
   expired: "The time for this sign-in ran out.",
   cancelled: "This sign-in was cancelled.",

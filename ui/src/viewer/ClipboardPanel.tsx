@@ -61,7 +61,7 @@ export function ClipboardPanel({ remote, onSend, disabled }: Props): JSX.Element
           Copy from browser
         </button>
         <button type="button" class="button small" onClick={() => void fill()}>
-          Paste this device's clipboard
+          Take from this device
         </button>
         <p class="hint" role="status">
           {said}

@@ -1,5 +1,5 @@
 import type { JSX } from "preact";
-import { useRef, useState } from "preact/hooks";
+import { useId, useRef, useState } from "preact/hooks";
 import { keysBetween, KEY_BACKSPACE, KEY_ENTER, KEY_TAB } from "../lib/text";
 
 interface Props {
@@ -13,6 +13,7 @@ const MAX_CHARS = 4096;
  * box: soft keyboards and input methods need a real text box, and one-time
  * codes want a place to be pasted. */
 export function KeyboardBar({ onKeys, disabled }: Props): JSX.Element {
+  const id = useId();
   const box = useRef<HTMLInputElement>(null);
   const sent = useRef("");
   const [hidden, setHidden] = useState(false);
@@ -46,10 +47,17 @@ export function KeyboardBar({ onKeys, disabled }: Props): JSX.Element {
         press(KEY_ENTER);
       }}
     >
-      <label class="field">
-        <span>Type or paste here; it goes into the browser above</span>
+      <label class="keyboard-label" for={id}>
+        Type or paste into the browser
+      </label>
+      <label class="check">
+        <input type="checkbox" checked={hidden} onChange={(e) => setHidden(e.currentTarget.checked)} />
+        Hide it
+      </label>
+      <div class="field">
         <input
           ref={box}
+          id={id}
           type="text"
           // Not a password field: the person's own browser would offer to keep it.
           class={hidden ? "masked" : undefined}
@@ -69,15 +77,11 @@ export function KeyboardBar({ onKeys, disabled }: Props): JSX.Element {
           onKeyDown={onKeyDown}
           onBlur={clear}
         />
-      </label>
+      </div>
       <div class="keys">
         <KeyButton label="Tab" disabled={disabled} onPress={() => press(KEY_TAB)} />
         <KeyButton label="Backspace" disabled={disabled} onPress={() => press(KEY_BACKSPACE)} />
         <KeyButton label="Enter" disabled={disabled} onPress={() => press(KEY_ENTER)} />
-        <label class="check">
-          <input type="checkbox" checked={hidden} onChange={(e) => setHidden(e.currentTarget.checked)} />
-          Hide what I type
-        </label>
       </div>
     </form>
   );

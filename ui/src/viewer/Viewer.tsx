@@ -15,14 +15,21 @@ interface Props {
   /** Grows each time that the server was found again: no need to wait on. */
   poke: number;
   /** Shown in place of a screen that there is not yet, or not any more. */
+  idle: Idle | null;
+}
+
+export interface Idle {
+  /** One or two words for the status line. */
+  status: string;
   notice: string;
+  busy: boolean;
 }
 
 const CONNECTING: ViewerState = { phase: "connecting", failures: 0, why: "" };
 // With fewer failures than these the connection is just on its way back.
 const EXPLAIN_AFTER = 3;
 
-export function Viewer({ session, active, poke, notice }: Props): JSX.Element {
+export function Viewer({ session, active, poke, idle }: Props): JSX.Element {
   const frame = useRef<HTMLElement>(null);
   const stage = useRef<HTMLDivElement>(null);
   const status = useRef<HTMLParagraphElement>(null);
@@ -70,9 +77,9 @@ export function Viewer({ session, active, poke, notice }: Props): JSX.Element {
       <div class="viewer-bar">
         <p class="status" ref={status} tabIndex={-1} role="status" data-testid="viewer-status" data-phase={phase}>
           <span class="dot" aria-hidden="true" />
-          {active ? WORDS[phase] : notice ? "Not connected" : WORDS.stopped}
+          {active || !idle ? WORDS[phase] : idle.status}
         </p>
-        <div class="tools">
+        <div class="tools" hidden={!active}>
           <Tool icon="keyboard" label="Keyboard" on={panel === "keyboard"} onClick={() => toggle("keyboard")} />
           <Tool icon="clipboard" label="Clipboard" on={panel === "clipboard"} onClick={() => toggle("clipboard")} />
           {document.fullscreenEnabled && (
@@ -87,9 +94,10 @@ export function Viewer({ session, active, poke, notice }: Props): JSX.Element {
         onKeyDownCapture={leave}
         onFocusCapture={() => void offerOwnClipboard(offer)}
       />
-      {!active && notice && (
+      {!active && idle && (
         <div class="veil">
-          <p>{notice}</p>
+          {idle.busy && <span class="spinner" aria-hidden="true" />}
+          <p>{idle.notice}</p>
         </div>
       )}
       {phase === "connecting" && !broken && <div class="veil quiet" aria-hidden="true"><span class="spinner" /></div>}
@@ -102,8 +110,8 @@ export function Viewer({ session, active, poke, notice }: Props): JSX.Element {
           </button>
         </div>
       )}
-      {panel === "keyboard" && <KeyboardBar onKeys={keys} disabled={phase !== "live"} />}
-      {panel === "clipboard" && <ClipboardPanel remote={remote} onSend={offer} disabled={phase !== "live"} />}
+      {active && panel === "keyboard" && <KeyboardBar onKeys={keys} disabled={phase !== "live"} />}
+      {active && panel === "clipboard" && <ClipboardPanel remote={remote} onSend={offer} disabled={phase !== "live"} />}
     </section>
   );
 }
