@@ -24,15 +24,23 @@ import (
 // symbolic link, not a directory, not a regular file, or somebody else's.
 var errNotPlain = errors.New("not a plain file of the person's")
 
+// openPlain opens what is there itself, for reading. There is no O_DIRECTORY
+// in it, because with that gVisor follows a symbolic link in spite of
+// O_NOFOLLOW; and O_NONBLOCK, because a FIFO would hold us for ever.
+const openPlain = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+
 // openDir opens the directory rel ("." for root itself) below root. If owner is
 // not nil, missing directories are made, 0700 and owned by it. The caller
 // closes the file.
 func openDir(root, rel string, owner *User) (*os.File, error) {
-	fd, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(root, openPlain, 0)
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", root, err)
 	}
-	dir := os.NewFile(uintptr(fd), root)
+	dir, err := onlyDir(fd, root)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", root, err)
+	}
 	if rel == "." {
 		return dir, nil
 	}
@@ -51,28 +59,41 @@ func stepInto(dir *os.File, name string, owner *User) (*os.File, error) {
 	if name == "" || name == "." || name == ".." {
 		return nil, errNotPlain
 	}
-	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	fd, err := unix.Openat(int(dir.Fd()), name, flags, 0)
+	fd, err := unix.Openat(int(dir.Fd()), name, openPlain, 0)
 	if made := false; errors.Is(err, unix.ENOENT) && owner != nil {
 		if err = unix.Mkdirat(int(dir.Fd()), name, 0o700); err == nil {
 			made = true
 		} else if !errors.Is(err, unix.EEXIST) {
 			return nil, err
 		}
-		if fd, err = unix.Openat(int(dir.Fd()), name, flags, 0); err == nil && made {
+		if fd, err = unix.Openat(int(dir.Fd()), name, openPlain, 0); err == nil && made {
 			if err = unix.Fchown(fd, owner.UID, owner.GID); err != nil {
 				_ = unix.Close(fd)
 				return nil, err
 			}
 		}
 	}
-	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
 		return nil, errNotPlain
 	}
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), path.Join(dir.Name(), name)), nil
+	return onlyDir(fd, path.Join(dir.Name(), name))
+}
+
+// onlyDir makes a file of fd if it is a directory, and closes it if not.
+func onlyDir(fd int, name string) (*os.File, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		err = errNotPlain
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // readFile reads the regular file rel below root, at most limit bytes, if it
@@ -91,8 +112,7 @@ func readFile(root, rel string, u User, limit int64) ([]byte, error) {
 
 // readAt is readFile for a name in an open directory.
 func readAt(dir *os.File, name string, u User, limit int64) ([]byte, error) {
-	// Without O_NONBLOCK a FIFO in the file's place would hold us for ever.
-	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(int(dir.Fd()), name, openPlain, 0)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) {
 		return nil, fmt.Errorf("%s: %w", name, errNotPlain)
 	}
