@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/anteroom/anteroom/internal/guestapi"
+	"github.com/anteroom/anteroom/internal/provider"
 )
 
 // errOtherMachine says that the agent was configured as another machine.
@@ -36,7 +37,41 @@ func (a *Agent) warm(ctx context.Context, in guestapi.Warm) error {
 	if err := writeCAs(in.CAPEM); err != nil {
 		return err
 	}
-	return a.browser.start(ctx, browserSettings{CAPEM: in.CAPEM, Locale: in.Locale, Languages: in.Languages})
+	if err := a.browser.start(ctx, browserSettings{CAPEM: in.CAPEM, Locale: in.Locale, Languages: in.Languages}); err != nil {
+		return err
+	}
+	for _, f := range in.Providers {
+		if err := a.warmTool(ctx, f); err != nil {
+			a.logger.Warn("a tool's caches stay cold", "provider", f.Name, "err", err)
+		}
+	}
+	return nil
+}
+
+// warmTool runs a provider's harmless command, so that the caches which its
+// environment names are part of the snapshot. Its home is thrown away.
+func (a *Agent) warmTool(ctx context.Context, f *provider.File) error {
+	if len(f.Login.Warm) == 0 {
+		return nil
+	}
+	if err := f.Validate(); err != nil {
+		return err
+	}
+	u := personUser()
+	u.Home = filepath.Join(personRun, "warm")
+	if err := os.Mkdir(u.Home, 0o700); err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(u.Home) }()
+	if err := os.Chown(u.Home, u.UID, u.GID); err != nil {
+		return err
+	}
+	env := withEnv(baseEnv(f.Login.Env), map[string]string{"HOME": u.Home})
+	result, err := RunCommand(ctx, u, env, guestapi.RunRequest{Argv: f.Login.Warm, Timeout: "30s"})
+	if err == nil && result.ExitCode != 0 {
+		err = fmt.Errorf("exit code %d: %.200s", result.ExitCode, result.Stderr)
+	}
+	return err
 }
 
 // configure makes the machine the one that in describes and returns the

@@ -42,6 +42,8 @@ type Warm struct {
 	CAPEM     string `json:"ca_pem"`
 	Locale    string `json:"locale"`
 	Languages string `json:"languages"`
+	// Providers whose tools fill their caches (Login.Warm).
+	Providers []*provider.File `json:"providers"`
 }
 
 // Configure is the first request on every line. Until it is acknowledged the

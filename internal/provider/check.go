@@ -128,6 +128,9 @@ func printable(s string) bool {
 
 func (c *checker) login(l *Login, u *URL) {
 	c.argv("login.argv", l.Argv)
+	if len(l.Warm) > 0 {
+		c.argv("login.warm", l.Warm)
+	}
 	c.env("login.env", l.Env)
 	switch l.Dialogue {
 	case "", "none":

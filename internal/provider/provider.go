@@ -33,7 +33,11 @@ type File struct {
 type Login struct {
 	Argv []string          `yaml:"argv" json:"argv"` // argv[0] is looked up in the machine's PATH
 	Env  map[string]string `yaml:"env" json:"env"`   // added to the machine's environment
-	TTY  bool              `yaml:"tty" json:"tty"`   // give it a pseudo-terminal
+	// Warm is a command of the tool that needs neither network nor home, such
+	// as its --version; it is run with Env before a snapshot is saved, so that
+	// caches of compiled code are part of it. Optional.
+	Warm []string `yaml:"warm" json:"warm"`
+	TTY  bool     `yaml:"tty" json:"tty"` // give it a pseudo-terminal
 	// Dialogue is how the agent talks to the tool: "none" (stdin is /dev/null),
 	// "script" (Stdin is written at once), or "acp" (JSON-RPC over stdio:
 	// initialize, then authenticate with ACPMethod).

@@ -129,3 +129,6 @@ func (c Config) keyFile() string {
 }
 
 func (c Config) databaseFile() string { return filepath.Join(c.StateDir, "anteroom.db") }
+
+// DatabaseFile is the path of the database in the state directory.
+func DatabaseFile(c Config) string { return c.databaseFile() }

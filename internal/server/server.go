@@ -18,6 +18,7 @@ import (
 	"github.com/anteroom/anteroom/internal/buildinfo"
 	"github.com/anteroom/anteroom/internal/control"
 	"github.com/anteroom/anteroom/internal/egress"
+	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/httpapi"
 	"github.com/anteroom/anteroom/internal/image"
 	"github.com/anteroom/anteroom/internal/machine"
@@ -146,7 +147,11 @@ func OpenStore(ctx context.Context, cfg Config) (*sqlite.DB, error) {
 	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
-	return sqlite.Open(ctx, sqlite.Config{Path: cfg.databaseFile(), Logger: cfg.Logger})
+	db, err := sqlite.Open(ctx, sqlite.Config{Path: cfg.databaseFile(), Logger: cfg.Logger})
+	if errors.Is(err, store.ErrNewerSchema) {
+		return nil, fmt.Errorf("%s: %w: install that version or a newer one, or give another directory with --state; nothing was changed", cfg.StateDir, err)
+	}
+	return db, err
 }
 
 // OpenVault opens the vault. A key is made only while nothing is sealed: a lost
@@ -244,7 +249,7 @@ func newService(ctx context.Context, cfg Config, db *sqlite.DB, registry *promet
 	if err != nil {
 		return nil, nil, err
 	}
-	driver, err := newDriver(ctx, cfg, golden, cas)
+	driver, err := newDriver(ctx, cfg, golden, guestapi.Warm{CAPEM: cas, Locale: cfg.Locale, Languages: cfg.Languages, Providers: providers.All()})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -279,7 +284,7 @@ func (e egressOf) Serve(ctx context.Context, userID, machineID, sessionID string
 
 // newDriver makes the driver, and the snapshot from which its browser machines
 // are restored. Without a snapshot machines start cold, and the log says so.
-func newDriver(ctx context.Context, cfg Config, golden image.Image, cas string) (*gvisor.Driver, error) {
+func newDriver(ctx context.Context, cfg Config, golden image.Image, warm guestapi.Warm) (*gvisor.Driver, error) {
 	driver, err := gvisor.New(gvisor.Config{
 		Runsc: cfg.Runsc, Image: golden.Path, ImageID: golden.ID,
 		StateDir: filepath.Join(cfg.StateDir, "gvisor"), Logger: cfg.Logger,
@@ -295,7 +300,7 @@ func newDriver(ctx context.Context, cfg Config, golden image.Image, cas string) 
 	if cfg.Cold {
 		return driver, nil
 	}
-	if err := saveSnapshot(ctx, cfg, driver, cas); err != nil {
+	if err := saveSnapshot(ctx, cfg, driver, warm); err != nil {
 		if ctx.Err() != nil {
 			return nil, err
 		}

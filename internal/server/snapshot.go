@@ -5,11 +5,11 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"time"
 
 	"github.com/anteroom/anteroom/internal/guestapi"
@@ -26,9 +26,12 @@ const warmTime = 2 * time.Minute
 const snapshotMachine = "snapshot0000"
 
 // saveSnapshot makes the snapshot of a warm browser machine, if it is missing.
-func saveSnapshot(ctx context.Context, cfg Config, driver *gvisor.Driver, cas string) error {
-	settings := guestapi.Warm{CAPEM: cas, Locale: cfg.Locale, Languages: cfg.Languages}
-	sum := sha256.Sum256([]byte(strings.Join([]string{cas, cfg.Locale, cfg.Languages}, "\x00")))
+func saveSnapshot(ctx context.Context, cfg Config, driver *gvisor.Driver, settings guestapi.Warm) error {
+	key, err := json.Marshal(settings)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(key)
 	driver.UseSnapshot(hex.EncodeToString(sum[:]))
 	if driver.HasSnapshot() {
 		return nil

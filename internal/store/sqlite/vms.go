@@ -44,7 +44,32 @@ func (db *DB) InsertVM(ctx context.Context, v store.VM) error {
 		_, err := exec(ctx, tx, "INSERT INTO vms ("+vmColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
 			v.ID, null(v.UserID), null(v.SessionID), v.Kind, v.Driver, string(v.State), blob(v.Ref), v.ImageID, v.Restored,
 			store.Clip(v.Reason, store.MaxDetail), ms(db.now()), ms(v.ReadyAt))
-		return err
+		if err != nil {
+			return err
+		}
+		return db.vmEvent(ctx, tx, v, session.EventMachineCreated)
+	})
+}
+
+// vmEvent records that a machine was made or is gone, for its owner; one of
+// the warm pool has none.
+func (db *DB) vmEvent(ctx context.Context, tx *sql.Tx, v store.VM, kind session.EventKind) error {
+	if v.UserID == "" {
+		return nil
+	}
+	name, what := "browser", "is being made"
+	if v.Kind == "cli" {
+		name = "own"
+	}
+	switch {
+	case kind == session.EventMachineDestroyed && v.State == store.VMFailed:
+		what = "has ended by itself and was cleared away"
+	case kind == session.EventMachineDestroyed:
+		what = "was destroyed"
+	}
+	return db.addEvent(ctx, tx, &session.Event{
+		SessionID: v.SessionID, UserID: v.UserID, Kind: kind,
+		Message: "The " + name + " machine " + what + ".",
 	})
 }
 
@@ -71,12 +96,18 @@ func (db *DB) UpdateVM(ctx context.Context, id string, from []store.VMState, cha
 	}
 	return db.write(ctx, "update machine", func(tx *sql.Tx) error {
 		n, err := exec(ctx, tx, u.sql("vms"), u.args()...)
-		if err != nil || n > 0 {
+		if err != nil {
 			return err
 		}
 		is, err := vmIn(ctx, tx, id)
 		if err != nil {
 			return err
+		}
+		switch {
+		case n > 0 && (change.State == store.VMDestroyed || change.State == store.VMFailed):
+			return db.vmEvent(ctx, tx, is, session.EventMachineDestroyed)
+		case n > 0:
+			return nil
 		}
 		return fmt.Errorf("machine %s is %s: %w", id, is.State, store.ErrConflict)
 	})
