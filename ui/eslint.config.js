@@ -18,7 +18,7 @@ export default tseslint.config(
     },
   },
   {
-    files: ["mock/**", "tools/**"],
+    files: ["mock/**", "tools/**", "test/browser/**"],
     rules: { "no-console": "off" },
   },
 );

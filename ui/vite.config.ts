@@ -17,5 +17,5 @@ export default defineConfig(({ mode }) => ({
   },
   preview: { host: "127.0.0.1", port: 4173 },
   server: { host: "127.0.0.1", port: 5173 },
-  test: { environment: "happy-dom", include: ["test/**/*.test.{ts,tsx}"] },
+  test: { environment: "happy-dom", include: ["test/*.test.ts"] },
 }));

@@ -61,6 +61,11 @@ function routes(w: World): [string, RegExp, Handler][] {
       return ok(s, 201);
     }],
     ["POST", /^\/mock\/move$/, (_, body) => (w.move(String(body["id"]), body["state"] as SessionState), { status: 204 })],
+    ["POST", /^\/mock\/seen$/, () => ok(w.seen)],
+    ["POST", /^\/mock\/clipboard$/, (_, body) => {
+      for (const say of w.cutText) say(String(body["text"]));
+      return { status: 204 };
+    }],
     ["POST", /^\/mock\/sign-out$/, () => ((w.signedIn = false), { status: 204 })],
   ];
 }

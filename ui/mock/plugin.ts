@@ -10,14 +10,16 @@ import { World } from "./world.ts";
 
 // The policy that the real server sends.
 export const POLICY = [
-  "default-src 'self'",
+  "default-src 'none'",
   "script-src 'self'",
   "style-src 'self'",
   "img-src 'self' data: blob:",
+  "font-src 'self'",
   "connect-src 'self'",
-  "object-src 'none'",
+  "worker-src 'self'",
+  "manifest-src 'self'",
   "base-uri 'none'",
-  "form-action 'self'",
+  "form-action 'none'",
   "frame-ancestors 'none'",
 ].join("; ");
 
@@ -65,7 +67,7 @@ export function mockServer(): Plugin {
           if (terminal) return serveShell(ws);
           const state = world.sessions.find((s) => s.id === vnc?.[1])?.state;
           if (state !== "waiting" && state !== "capturing") return ws.close(4409, "The session has no screen at the moment.");
-          serveRFB(ws, () => world.signInDone(vnc?.[1] ?? ""));
+          serveRFB(ws, world, () => world.signInDone(vnc?.[1] ?? ""));
         }),
       );
     });

@@ -2,16 +2,18 @@
 // the viewer's size, and takes Enter or a click on its button as the sign-in.
 import type { RawData, WebSocket } from "ws";
 import { paint, type Page } from "./paint.ts";
+import type { World } from "./world.ts";
 
 const EXTENDED_DESKTOP_SIZE = -308;
 
-export function serveRFB(ws: WebSocket, signedIn: () => void): void {
+export function serveRFB(ws: WebSocket, world: World, signedIn: () => void): void {
   const page: Page = { width: 1280, height: 800, typed: 0, done: false };
   let buffer = Buffer.alloc(0);
   let stage: "version" | "security" | "init" | "normal" = "version";
   let resizable = false;
   let dirty = true;
   let wanted = false;
+  let pressed = false;
 
   const send = (b: Buffer): void => ws.send(b);
   const take = (n: number): Buffer | null => {
@@ -89,6 +91,7 @@ export function serveRFB(ws: WebSocket, signedIn: () => void): void {
       if (!b) return false;
       if (b[1] === 1) {
         const key = b.readUInt32BE(4);
+        world.seen.keys.push(key);
         if (key === 0xff0d) finish();
         else if (key === 0xff08) page.typed = Math.max(0, page.typed - 1);
         else if (key < 0xff00 || key > 0xffff) page.typed++;
@@ -97,10 +100,17 @@ export function serveRFB(ws: WebSocket, signedIn: () => void): void {
       }
       return true;
     },
-    5: () => take(6) !== null,
+    5: () => {
+      const b = take(6);
+      if (b && b[1] !== 0 && !pressed) world.seen.clicks++;
+      if (b) pressed = b[1] !== 0;
+      return b !== null;
+    },
     6: () => {
       if (buffer.length < 8) return false;
-      return take(8 + Math.abs(buffer.readInt32BE(4))) !== null;
+      const b = take(8 + Math.abs(buffer.readInt32BE(4)));
+      if (b) world.seen.clipboard = b.subarray(8).toString("latin1");
+      return b !== null;
     },
     251: () => {
       if (buffer.length < 8) return false;
@@ -108,6 +118,7 @@ export function serveRFB(ws: WebSocket, signedIn: () => void): void {
       if (!b) return false;
       page.width = b.readUInt16BE(2);
       page.height = b.readUInt16BE(4);
+      world.seen.size = [page.width, page.height];
       sizeIs(1, 0);
       dirty = true;
       return true;
@@ -130,6 +141,16 @@ export function serveRFB(ws: WebSocket, signedIn: () => void): void {
       if (!handle()) return;
     }
   });
+  const say = (text: string): void => {
+    const body = Buffer.from(text, "latin1");
+    const head = Buffer.alloc(8);
+    head[0] = 3;
+    head.writeUInt32BE(body.length, 4);
+    send(Buffer.concat([head, body]));
+  };
+  world.seen.viewers++;
+  world.cutText.add(say);
+  ws.on("close", () => world.cutText.delete(say));
   send(Buffer.from("RFB 003.008\n"));
 }
 

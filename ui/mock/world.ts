@@ -33,7 +33,19 @@ const MESSAGES: Partial<Record<SessionState, string>> = {
 const LOGIN_EXITED =
   "The command-line tool ended its sign-in without success. Its own words are in the session's log; please try again.";
 
+/** What viewers did, for tests to look at. */
+export interface Seen {
+  keys: number[];
+  clipboard: string;
+  size: [number, number];
+  clicks: number;
+  viewers: number;
+}
+
 export class World {
+  seen: Seen = fresh();
+  /** Says something on every viewer's clipboard. */
+  cutText = new Set<(text: string) => void>();
   sessions: Session[] = [];
   credentials: Credential[] = [];
   machines: Machine[] = [];
@@ -62,6 +74,7 @@ export class World {
     this.signedIn = true;
     this.mode = "auto";
     this.downUntil = 0;
+    this.seen = fresh();
   }
 
   ticket(): { ticket: string; expires_at: string } {
@@ -186,6 +199,10 @@ export class World {
     }, ms);
     this.timers.add(t);
   }
+}
+
+function fresh(): Seen {
+  return { keys: [], clipboard: "", size: [0, 0], clicks: 0, viewers: 0 };
 }
 
 export function isFinal(s: SessionState): boolean {

@@ -37,7 +37,8 @@ describe("times in words", () => {
     [3_723_000, "1:02:03"],
   ])("clockOf(%i) is %s", (ms, want) => expect(clockOf(ms)).toBe(want));
   it.each([
-    [0, "0.0 s"],
+    [-3, "< 0.1 s"],
+    [49, "< 0.1 s"],
     [420, "0.4 s"],
     [9_949, "9.9 s"],
     [12_400, "12 s"],

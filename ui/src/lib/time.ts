@@ -9,9 +9,10 @@ export function clockOf(ms: number): string {
   return hours > 0 ? `${hours}:${two(minutes)}:${two(s % 60)}` : `${minutes}:${two(s % 60)}`;
 }
 
-/** tookOf is how long a step took: 0.4 s, 12 s, 3 min 5 s. */
+/** tookOf is how long a step took: < 0.1 s, 0.4 s, 12 s, 3 min 5 s. */
 export function tookOf(ms: number): string {
   const t = Math.max(0, ms);
+  if (t < 50) return "< 0.1 s";
   if (t < 9_950) return `${(t / 1000).toFixed(1)} s`;
   const s = Math.round(t / 1000);
   if (s < 60) return `${s} s`;

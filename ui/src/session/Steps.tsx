@@ -1,6 +1,6 @@
 import type { JSX } from "preact";
 import { useNow } from "../lib/hooks";
-import { tookOf } from "../lib/time";
+import { clockOf, tookOf } from "../lib/time";
 import { Icon } from "../parts/Icon";
 import type { Step } from "./model";
 
@@ -36,5 +36,5 @@ export function Steps({ steps }: { steps: Step[] }): JSX.Element {
 function timeOf(s: Step, now: number): string {
   if (s.from === null || s.name === "completed") return "";
   if (s.to !== null) return tookOf(s.to - s.from);
-  return s.status === "current" ? tookOf(Math.floor((now - s.from) / 1000) * 1000).replace(".0", "") : "";
+  return s.status === "current" ? clockOf(now - s.from) : "";
 }
