@@ -37,6 +37,11 @@ func newRoot(a *app) *cobra.Command {
 	root.AddCommand(
 		serveCommand(a),
 		imageCommand(a),
+		userCommand(a),
+		tokenCommand(a),
+		sessionsCommand(a),
+		shellCommand(a),
+		vaultCommand(a),
 		versionCommand(a),
 	)
 	strict(root)
