@@ -1,0 +1,51 @@
+# What can be done with this tree. The work itself is in scripts/.
+#
+#   ANTEROOM_CACHE       where runsc, the development tools and Node are kept
+#                        (/var/cache/anteroom)
+#   ANTEROOM_IMAGE_DIR   where golden images are kept (/var/cache/anteroom)
+#   ARGS                 more arguments for `make run` and `make demo`
+
+.DEFAULT_GOAL := help
+.SHELLFLAGS := -euo pipefail -c
+SHELL := /bin/bash
+.PHONY: help run setup build image test lint fuzz bench demo clean
+# Each target is one sequence; the programs below use the processors themselves.
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+run: image ## install, build and start everything; serves on 127.0.0.1:8080
+	@exec bin/anteroom serve $(ARGS)
+
+setup: ## install the Debian packages, Go and Node that are missing
+	@scripts/setup.sh run
+
+build: setup ## build the programs, the page and gVisor's runsc into bin/
+	@scripts/build.sh all
+
+image: build ## build the golden image of the machines, if it is missing
+	@scripts/image.sh
+
+test: ## run every check and test there is
+	@scripts/test.sh
+
+lint: ## run the static checks
+	@scripts/setup.sh test
+	@scripts/build.sh page
+	@scripts/lint.sh
+
+fuzz: ## fuzz every fuzz target for a few seconds (FUZZ_SECONDS in all)
+	@scripts/setup.sh test
+	@scripts/fuzz.sh
+
+bench: image ## measure, and write BENCH.md
+	@. scripts/lib.sh; . scripts/env.sh; get_go; exec go run ./test/bench $(ARGS)
+
+demo: image ## sign in with the three real tools without the internet
+	@exec bin/anteroom demo $(ARGS)
+
+clean: ## remove what was built in this tree; caches and golden images stay
+	rm -rf bin demo-out ui/node_modules ui/src/api/schema.d.ts
+	find internal/web/dist -mindepth 1 ! -name .gitkeep -delete
