@@ -207,7 +207,10 @@ while [ ! -e ~/go ]; do sleep 0.02; done
 `+writeFiles, func(c *LoginConfig) {
 		c.File.Login.Flow, c.File.URL.CodePattern = "device", `code: ([A-Z0-9-]+)`
 	})
-	lt.until(t, "the code is there", func(s guestapi.AuthStatus) bool { return s.UserCode == "ABCD-1234" })
+	s := lt.until(t, "the code is there", func(s guestapi.AuthStatus) bool { return s.UserCode == "ABCD-1234" })
+	if log := strings.Join(s.Log, "\n"); strings.Contains(log, "1234") || !strings.Contains(log, "Your code") {
+		t.Errorf("log %q", log)
+	}
 	put(t, lt.user, "go", "")
 	lt.captures(t)
 }

@@ -16,7 +16,9 @@ import (
 func TestRunCommand(t *testing.T) {
 	u := testUser(t)
 	env := []string{"PATH=/usr/bin:/bin", "WORD=hello"}
-	sh := func(script string) guestapi.RunRequest { return guestapi.RunRequest{Argv: []string{"sh", "-c", script}} }
+	sh := func(script string) guestapi.RunRequest {
+		return guestapi.RunRequest{Argv: []string{"sh", "-c", script}}
+	}
 	run := func(req guestapi.RunRequest) guestapi.RunResult {
 		t.Helper()
 		out, err := RunCommand(t.Context(), u, env, req)

@@ -56,7 +56,7 @@ func newPerson(cfg personConfig) (*person, error) {
 		return nil, err
 	}
 	p.deliverer = NewDeliverer(u)
-	p.terminals = NewTerminals(u, p.env, cfg.logger)
+	p.terminals = NewTerminals(u, p.env)
 	return p, nil
 }
 

@@ -5,7 +5,6 @@ package guest
 import (
 	"errors"
 	"io"
-	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -30,9 +29,8 @@ var (
 // Terminals are the login shells that a person has open. Methods may be called
 // concurrently.
 type Terminals struct {
-	user   User
-	env    []string
-	logger *slog.Logger
+	user User
+	env  []string
 
 	mu     sync.Mutex // guards all below
 	open   map[io.Closer]struct{}
@@ -42,12 +40,11 @@ type Terminals struct {
 
 // NewTerminals returns Terminals whose shells run as u in env. The caller
 // closes it.
-func NewTerminals(u User, env []string, logger *slog.Logger) *Terminals {
+func NewTerminals(u User, env []string) *Terminals {
 	return &Terminals{
-		user:   u,
-		env:    withEnv(env, map[string]string{"TERM": "xterm-256color", "COLORTERM": "truecolor"}),
-		logger: logger,
-		open:   make(map[io.Closer]struct{}),
+		user: u,
+		env:  withEnv(env, map[string]string{"TERM": "xterm-256color", "COLORTERM": "truecolor"}),
+		open: make(map[io.Closer]struct{}),
 	}
 }
 

@@ -5,7 +5,6 @@ package guest
 import (
 	"bytes"
 	"errors"
-	"log/slog"
 	"net"
 	"os"
 	"regexp"
@@ -29,7 +28,7 @@ type term struct {
 
 func newTerminals(t *testing.T) *Terminals {
 	t.Helper()
-	ts := NewTerminals(testUser(t), []string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8", "PS1=$ ", "HISTFILE="}, slog.New(slog.DiscardHandler))
+	ts := NewTerminals(testUser(t), []string{"PATH=/usr/bin:/bin", "LANG=C.UTF-8", "PS1=$ ", "HISTFILE="})
 	t.Cleanup(ts.Close)
 	return ts
 }

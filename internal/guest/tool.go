@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -114,31 +115,46 @@ func (t *tool) read(f *provider.File, keep func(string)) {
 	}
 }
 
-// scanner returns what is done with each line of output.
+// scanner returns what is done with each line of output: it is kept, and looked
+// through for an address and a one-time code. The code itself is not kept.
 func (t *tool) scanner(f *provider.File, keep func(string)) func(string) {
-	find := func(pattern string, to chan<- string) func(string) {
-		if pattern == "" {
-			return func(string) {}
+	url, code := finder(f.URL.Pattern), finder(f.URL.CodePattern)
+	tell := func(to chan<- string, found string) {
+		if found == "" {
+			return
 		}
-		re := regexp.MustCompile(pattern) // the file is valid
-		return func(text string) {
-			if m := re.FindStringSubmatch(text); m != nil {
-				select {
-				case to <- m[1]:
-				case <-t.over:
-				}
-			}
+		select {
+		case to <- found:
+		case <-t.over:
 		}
 	}
-	url, code := find(f.URL.Pattern, t.urls), find(f.URL.CodePattern, t.codes)
 	return func(line string) {
 		text := plain(line)
 		if text == "" {
 			return
 		}
-		keep(text)
-		url(text)
-		code(text)
+		address, once := url(text), code(text)
+		if once != "" {
+			keep(strings.ReplaceAll(text, once, "[one-time code]"))
+		} else {
+			keep(text)
+		}
+		tell(t.urls, address)
+		tell(t.codes, once)
+	}
+}
+
+// finder returns what finds the one group of a pattern, "" where there is none.
+func finder(pattern string) func(string) string {
+	if pattern == "" {
+		return func(string) string { return "" }
+	}
+	re := regexp.MustCompile(pattern) // the file is valid
+	return func(text string) string {
+		if m := re.FindStringSubmatch(text); m != nil {
+			return m[1]
+		}
+		return ""
 	}
 }
 

@@ -22,18 +22,17 @@ const MaxCredentials = 16
 const KeptDir = ".local/share/anteroom"
 
 const (
-	maxArgs     = 16
-	maxText     = 256
-	maxEnv      = 32
-	maxList     = 64
-	maxPath     = 200
-	maxPattern  = 512
-	maxStdin    = 4 << 10
-	maxSeed     = 16 << 10
-	minTimeout  = time.Minute
-	maxTimeout  = time.Hour
-	maxPointer  = 256
-	maxHookName = 32
+	maxArgs    = 16
+	maxText    = 256
+	maxEnv     = 32
+	maxList    = 64
+	maxPath    = 200
+	maxPattern = 512
+	maxStdin   = 4 << 10
+	maxSeed    = 16 << 10
+	minTimeout = time.Minute
+	maxTimeout = time.Hour
+	maxPointer = 256
 )
 
 var (
