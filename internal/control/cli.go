@@ -42,6 +42,9 @@ func (s *Service) lockPerson(userID string) (unlock func()) {
 // a restart, or a new one with all active credentials delivered. The caller
 // holds the user's lock.
 func (s *Service) cliMachine(ctx context.Context, userID string) (*machine.Machine, error) {
+	if s.cfg.Deliver != nil {
+		return nil, ErrNoMachines
+	}
 	vm, err := s.db.CLIMachine(ctx, userID)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -100,6 +103,13 @@ func (s *Service) newCLIMachine(ctx context.Context, userID string) (*machine.Ma
 func (s *Service) deliver(ctx context.Context, userID, providerName string) error {
 	unlock := s.lockPerson(userID)
 	defer unlock()
+	if s.cfg.Deliver != nil {
+		c, err := s.db.ActiveCredential(ctx, userID, providerName)
+		if err != nil {
+			return err
+		}
+		return s.handTo(ctx, here, s.cfg.Deliver, c)
+	}
 	m, err := s.cliMachine(ctx, userID)
 	if err != nil {
 		return err
@@ -112,8 +122,19 @@ func (s *Service) deliver(ctx context.Context, userID, providerName string) erro
 	return s.hand(ctx, m, c)
 }
 
-// hand delivers one version and notes the acknowledgement.
+// hand delivers one version to a machine.
 func (s *Service) hand(ctx context.Context, m *machine.Machine, c store.Credential) error {
+	return s.handTo(ctx, m.ID(), func(ctx context.Context, in guestapi.Delivery) (guestapi.DeliveryAck, error) {
+		guest, err := m.Guest(ctx)
+		if err != nil {
+			return guestapi.DeliveryAck{}, err
+		}
+		return guest.Deliver(ctx, in)
+	}, c)
+}
+
+// handTo delivers one version to a holder and notes the acknowledgement.
+func (s *Service) handTo(ctx context.Context, holder string, deliver func(context.Context, guestapi.Delivery) (guestapi.DeliveryAck, error), c store.Credential) error {
 	file, err := s.cfg.Providers.Get(c.Provider)
 	if err != nil {
 		return err
@@ -124,18 +145,14 @@ func (s *Service) hand(ctx context.Context, m *machine.Machine, c store.Credenti
 	}
 	ctx, cancel := context.WithTimeout(ctx, guestTime)
 	defer cancel()
-	guest, err := m.Guest(ctx)
-	if err != nil {
-		return err
-	}
-	ack, err := guest.Deliver(ctx, guestapi.Delivery{CredentialID: c.ID, Version: c.Version, Provider: file, Files: files})
+	ack, err := deliver(ctx, guestapi.Delivery{CredentialID: c.ID, Version: c.Version, Provider: file, Files: files})
 	if err != nil {
 		return err
 	}
 	if ack.CredentialID != c.ID || ack.Version != c.Version || ack.SHA256 != guestapi.DeliveryHash(files) {
-		return errors.New("the machine's acknowledgement is for something else than was delivered")
+		return errors.New("the acknowledgement is for something else than was delivered")
 	}
-	if err := s.db.MarkDelivered(ctx, c.ID, m.ID()); err != nil {
+	if err := s.db.MarkDelivered(ctx, c.ID, holder); err != nil {
 		return err
 	}
 	s.changes.tell()

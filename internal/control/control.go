@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/machine"
 	"github.com/anteroom/anteroom/internal/provider"
 	"github.com/anteroom/anteroom/internal/session"
@@ -85,7 +84,18 @@ type Config struct {
 	// StartsAtOnce limits how many machines are being started at a time; 0 means 4.
 	StartsAtOnce int
 	Observe      Observer
+	// Deliver hands a version to this computer's own tools, instead of to the
+	// user's cli machine: there are none then. It acknowledges as a guest does.
+	// Optional.
+	Deliver func(ctx context.Context, in guestapi.Delivery) (guestapi.DeliveryAck, error)
 }
+
+// ErrNoMachines says that this service makes no cli machines, since it
+// delivers to the computer that it runs on.
+var ErrNoMachines = fmt.Errorf("control: this service has no cli machines: %w", store.ErrConflict)
+
+// here is the holder of what was delivered without a machine.
+const here = "this-computer"
 
 // Observer is told of what is worth measuring.
 type Observer interface {
@@ -117,7 +127,6 @@ type Service struct {
 	workers  sync.WaitGroup
 	sessions map[session.ID]*worker
 	machines map[string]*machine.Machine
-	views    map[session.ID]guestapi.View
 	people   map[string]*sync.Mutex // one start or delivery at a time for each user's cli machine
 }
 
@@ -146,7 +155,6 @@ func New(cfg Config) (*Service, error) {
 		starts:   make(chan struct{}, cfg.StartsAtOnce),
 		sessions: map[session.ID]*worker{},
 		machines: map[string]*machine.Machine{},
-		views:    map[session.ID]guestapi.View{},
 		people:   map[string]*sync.Mutex{},
 	}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -50,6 +51,14 @@ func (s *Service) settings(vm store.VM, view guestapi.View) machine.Settings {
 	return machine.Settings{Configure: c, Build: s.cfg.Build, Egress: way}
 }
 
+// viewOf is what the person's browser told of itself; the zero view if that
+// cannot be read any more, since it decides no more than a size and a time zone.
+func viewOf(now session.Session) guestapi.View {
+	var v guestapi.View
+	_ = json.Unmarshal([]byte(now.View), &v)
+	return v
+}
+
 // startBrowser makes a machine for a session and returns its id.
 func (s *Service) startBrowser(ctx context.Context, now session.Session) (string, error) {
 	select {
@@ -62,7 +71,7 @@ func (s *Service) startBrowser(ctx context.Context, now session.Session) (string
 		ID: newMachineID(), UserID: now.UserID, SessionID: now.ID, Kind: string(machine.Browser),
 		Driver: s.cfg.Machines.Driver(), State: store.VMCreating, ImageID: s.cfg.ImageID,
 	}
-	_, err := s.start(ctx, vm, machine.Spec{ID: vm.ID, Kind: machine.Browser}, s.view(now.ID))
+	_, err := s.start(ctx, vm, machine.Spec{ID: vm.ID, Kind: machine.Browser}, viewOf(now))
 	return vm.ID, err
 }
 

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -28,18 +29,17 @@ func (s *Service) StartSession(ctx context.Context, userID, providerName, idempo
 	if err != nil {
 		return session.Session{}, false, err
 	}
-	id := session.NewID()
-	now := time.Now()
-	in := session.Session{
-		ID: id, UserID: userID, Provider: file.Name, State: session.Requested,
-		ViewerURL: "/sessions/" + string(id),
-		CreatedAt: now, Deadline: now.Add(s.cfg.SessionTime),
+	about, err := json.Marshal(view)
+	if err != nil {
+		return session.Session{}, false, err
 	}
-	// Before the row exists, since a worker may find the row at once.
-	s.setView(id, view)
-	out, created, err := s.db.CreateSession(ctx, in, idempotencyKey)
+	id := session.NewID()
+	out, created, err := s.db.CreateSession(ctx, session.Session{
+		ID: id, UserID: userID, Provider: file.Name, State: session.Requested,
+		ViewerURL: "/sessions/" + string(id), View: string(about),
+		Deadline: time.Now().Add(s.cfg.SessionTime),
+	}, idempotencyKey)
 	if err != nil || !created {
-		s.dropView(id)
 		return out, err == nil, err
 	}
 	s.changes.tell()
@@ -283,22 +283,4 @@ func (s *Service) OpenTerminal(ctx context.Context, userID, machineID, ticket st
 		return nil, err
 	}
 	return guest.Terminal(ctx, cols, rows)
-}
-
-func (s *Service) setView(id session.ID, v guestapi.View) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.views[id] = v
-}
-
-func (s *Service) dropView(id session.ID) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.views, id)
-}
-
-func (s *Service) view(id session.ID) guestapi.View {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.views[id]
 }

@@ -92,7 +92,6 @@ func (s *Service) work(ctx context.Context, cancel context.CancelCauseFunc, id s
 			return
 		}
 	}
-	s.dropView(id)
 	s.cfg.Observe.SessionEnded(now.Provider, now.State, now.Reason, now.UpdatedAt.Sub(now.CreatedAt))
 	logger.Info("session ended", "state", now.State, "reason", now.Reason, "provider", now.Provider, "attempts", now.Attempt)
 	s.cleanUp(ctx, now)
@@ -238,7 +237,7 @@ func (s *Service) sessionMachine(ctx context.Context, now session.Session) (*mac
 	if err != nil {
 		return nil, fail(session.ReasonMachineLost, err)
 	}
-	m, err := s.adopt(ctx, vm, s.view(now.ID))
+	m, err := s.adopt(ctx, vm, viewOf(now))
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, err

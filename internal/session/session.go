@@ -128,6 +128,9 @@ type Session struct {
 	VMID string
 	// ViewerURL is the path of the page that shows the session.
 	ViewerURL string
+	// View is what the person's browser told of itself when it asked for the
+	// session (size, time zone), as JSON, for the machine; may be empty.
+	View string
 	// CredentialID names the version that the session stored, from delivering on.
 	CredentialID string
 	// LeaseOwner is the server that works on the session; LastHeartbeat is when

@@ -15,7 +15,7 @@ import (
 
 const maxSessions = 500
 
-const sessionColumns = "id, user_id, provider, state, attempt, reason, detail, vm_id, viewer_url, " +
+const sessionColumns = "id, user_id, provider, state, attempt, reason, detail, vm_id, viewer_url, view, " +
 	"credential_id, lease_owner, last_heartbeat, deadline, created_at, updated_at"
 
 // final is the condition of the index auth_sessions_open, turned round.
@@ -25,7 +25,7 @@ func scanSession(s scanner) (session.Session, error) {
 	var v session.Session
 	var vm, credential sql.NullString
 	var heartbeat, deadline, created, updated stamp
-	err := s.Scan(&v.ID, &v.UserID, &v.Provider, &v.State, &v.Attempt, &v.Reason, &v.Detail, &vm, &v.ViewerURL,
+	err := s.Scan(&v.ID, &v.UserID, &v.Provider, &v.State, &v.Attempt, &v.Reason, &v.Detail, &vm, &v.ViewerURL, &v.View,
 		&credential, &v.LeaseOwner, &heartbeat, &deadline, &created, &updated)
 	v.VMID, v.CredentialID = vm.String, credential.String
 	v.LastHeartbeat, v.Deadline = heartbeat.time(), deadline.time()
@@ -84,9 +84,9 @@ func (db *DB) insertSession(ctx context.Context, tx *sql.Tx, s session.Session, 
 		now = last.time().Add(time.Millisecond)
 	}
 	out, err := scanSession(tx.QueryRowContext(ctx, `INSERT INTO auth_sessions (id, user_id, provider, state, attempt, reason, detail,
-		viewer_url, idempotency_key, lease_owner, deadline, created_at, updated_at)
-		VALUES (?, ?, ?, ?, 0, '', '', ?, ?, '', ?, ?, ?) RETURNING `+sessionColumns,
-		string(s.ID), s.UserID, s.Provider, string(session.Requested), s.ViewerURL, null(key), ms(s.Deadline), ms(now), ms(now)))
+		viewer_url, view, idempotency_key, lease_owner, deadline, created_at, updated_at)
+		VALUES (?, ?, ?, ?, 0, '', '', ?, ?, ?, '', ?, ?, ?) RETURNING `+sessionColumns,
+		string(s.ID), s.UserID, s.Provider, string(session.Requested), s.ViewerURL, s.View, null(key), ms(s.Deadline), ms(now), ms(now)))
 	if err != nil {
 		return s, err
 	}

@@ -43,6 +43,7 @@ CREATE TABLE auth_sessions (
     detail          TEXT    NOT NULL CHECK (length(detail) <= 1000),
     vm_id           TEXT    UNIQUE,
     viewer_url      TEXT    NOT NULL CHECK (length(viewer_url) <= 400),
+    view            TEXT    NOT NULL CHECK (length(view) <= 2000),
     credential_id   TEXT,
     idempotency_key TEXT    CHECK (length(idempotency_key) BETWEEN 1 AND 255),
     lease_owner     TEXT    NOT NULL CHECK (length(lease_owner) <= 200),
