@@ -21,7 +21,7 @@ import (
 
 // Limits on what of a private directory is kept.
 const (
-	maxKeptFile  = 4 << 20
+	maxKeptFile  = 16 << 20
 	maxKeptFiles = 128
 	// sweepEvery is how often a directory is looked through in case the kernel
 	// told nothing of a change.
@@ -153,13 +153,15 @@ func (k *keeper) copy() {
 		return
 	}
 	secrets := k.secrets()
-	seen := make(map[string]bool)
+	files := 0
 	for _, name := range names {
 		now, err := statAt(k.dir, name)
-		if err != nil || !k.harmless(name, now) || len(seen) == maxKeptFiles {
+		if err != nil || !k.harmless(name, now) {
 			continue
 		}
-		seen[name] = true
+		if files++; files > maxKeptFiles {
+			break
+		}
 		if k.last[name] == now {
 			continue
 		}
@@ -177,7 +179,8 @@ func (k *keeper) copy() {
 		k.last[name] = now
 	}
 	for name := range k.last {
-		if !seen[name] {
+		// A file that has become too large, or a link, keeps its last copy.
+		if _, err := statAt(k.dir, name); errors.Is(err, unix.ENOENT) {
 			delete(k.last, name)
 			_ = unix.Unlinkat(int(k.kept.Fd()), name, 0)
 		}

@@ -210,6 +210,24 @@ func TestPrivateDirsCopyAsFilesChange(t *testing.T) {
 	}
 }
 
+// A file that grows beyond what is kept does not take its last copy with it.
+func TestPrivateDirsKeepTheLastCopy(t *testing.T) {
+	u := testUser(t)
+	r := newPrivateRig(t, u, toolFile(t, nil))
+	r.boot()
+	put(t, u, ".tool/history", "small")
+	r.dirs.Close()
+	if err := os.Truncate(r.path(".tool/history"), maxKeptFile+1); err != nil {
+		t.Fatal(err)
+	}
+	r.boot()
+	r.shutdown()
+	r.boot()
+	if got := r.read(".tool/history"); got != "small" {
+		t.Errorf("%d bytes", len(got))
+	}
+}
+
 // waitFor looks again and again until ok, for at most 30 s.
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
