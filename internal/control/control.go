@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/machine"
 	"github.com/anteroom/anteroom/internal/provider"
 	"github.com/anteroom/anteroom/internal/session"
