@@ -6,6 +6,7 @@ import type { Emulator } from "./emulator";
 
 // With fewer failures than these the connection is just on its way back.
 const EXPLAIN_AFTER = 3;
+const UNLOADED = "The terminal could not be loaded. The server may be away, or the page was updated.";
 const AGAIN = "\r\n\x1b[2m[connected again]\x1b[0m\r\n";
 
 /** Keys that a soft keyboard does not have. */
@@ -30,7 +31,8 @@ export function TerminalView(): JSX.Element {
 
   useEffect(() => {
     let gone = false;
-    void import("./emulator").then(({ openEmulator }) => {
+    const open = async (): Promise<void> => {
+      const { openEmulator } = await import("./emulator");
       if (gone || !host.current) return;
       const e = openEmulator(host.current);
       const t = e.terminal;
@@ -46,7 +48,8 @@ export function TerminalView(): JSX.Element {
       t.focus();
       emulator.current = e;
       connection.current = c;
-    });
+    };
+    open().catch(() => setState({ phase: "reconnecting", failures: EXPLAIN_AFTER, why: UNLOADED }));
     return () => {
       gone = true;
       connection.current?.close();
@@ -63,7 +66,8 @@ export function TerminalView(): JSX.Element {
     emulator.current?.terminal.focus();
   };
   const restart = (): void => {
-    connection.current?.restart();
+    if (!connection.current) return location.reload();
+    connection.current.restart();
     emulator.current?.terminal.focus();
   };
   const broken = state.phase === "reconnecting" && state.failures >= EXPLAIN_AFTER;
