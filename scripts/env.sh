@@ -10,6 +10,7 @@
 command -v go >/dev/null || [[ ! -x /usr/local/go/bin/go ]] || PATH=/usr/local/go/bin:$PATH
 
 go_version=$(sed -n 's/^toolchain go//p' go.mod)
+[[ -n $go_version ]] || die "go.mod has no toolchain line"
 
 # at_least VERSION WANTED
 at_least() { [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) == "$2" ]]; }
