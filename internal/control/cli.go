@@ -145,7 +145,7 @@ func (s *Service) handTo(ctx context.Context, holder string, deliver func(contex
 	}
 	ctx, cancel := context.WithTimeout(ctx, guestTime)
 	defer cancel()
-	ack, err := deliver(ctx, guestapi.Delivery{CredentialID: c.ID, Version: c.Version, Provider: file, Files: files})
+	ack, err := deliver(ctx, guestapi.Delivery{CredentialID: c.ID, SessionID: string(c.SessionID), Version: c.Version, Provider: file, Files: files})
 	if err != nil {
 		return err
 	}

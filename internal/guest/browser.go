@@ -72,7 +72,7 @@ func chromiumFlags(s browserSettings) []string {
 		"--disable-background-networking", "--disable-component-update", "--disable-sync",
 		"--disable-domain-reliability", "--disable-breakpad", "--no-pings",
 		"--password-store=basic",
-		"--disable-features=SpareRendererForSitePerProcess,Translate,MediaRouter,OptimizationHints,DialMediaRouteProvider,GlobalMediaControls,PrivacySandboxSettings4",
+		"--disable-features=SpareRendererForSitePerProcess,Translate,MediaRouter,OptimizationHints,DialMediaRouteProvider,GlobalMediaControls,PrivacySandboxSettings4,OptimizationGuideOnDeviceModel,OptimizationGuideModelExecution,OnDeviceModelPerformanceParams",
 		"--disable-gpu", "--in-process-gpu",
 		"--ozone-platform=x11",
 		"--start-maximized", "--hide-crash-restore-bubble",

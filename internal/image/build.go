@@ -11,9 +11,11 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/anteroom/anteroom/internal/steps"
 )
@@ -78,7 +80,7 @@ func (b *builder) build(ctx context.Context) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	return img, b.removeOthers(rootID, key)
+	return img, b.removeOthers(rootID)
 }
 
 // makeRoot installs Debian's packages and the tools into root.
@@ -223,21 +225,46 @@ func (b *builder) run(ctx context.Context, status steps.Status, dir, name string
 	return nil
 }
 
-// removeOthers removes the images and roots of other keys.
-func (b *builder) removeOthers(rootID, key string) error {
-	entries, err := os.ReadDir(b.Dir)
+// keptImages is how many images stay: servers of earlier builds may still be
+// using theirs.
+const keptImages = 3
+
+// removeOthers removes the roots of other recipes and all but the newest images.
+func (b *builder) removeOthers(rootID string) error {
+	roots, err := filepath.Glob(filepath.Join(b.Dir, "root-*"))
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		name := e.Name()
-		ours := strings.HasPrefix(name, "image-") || strings.HasPrefix(name, "root-")
-		if !ours || name == "root-"+rootID || strings.HasPrefix(name, "image-"+key+".") {
-			continue
+	for _, root := range roots {
+		if filepath.Base(root) != "root-"+rootID {
+			if err := os.RemoveAll(root); err != nil {
+				return err
+			}
 		}
-		if err := os.RemoveAll(filepath.Join(b.Dir, name)); err != nil {
+	}
+	images, err := filepath.Glob(filepath.Join(b.Dir, "image-*.erofs*"))
+	if err != nil {
+		return err
+	}
+	age := map[string]time.Time{}
+	for _, img := range images {
+		if info, err := os.Stat(img); err == nil {
+			age[img] = info.ModTime()
+		}
+	}
+	slices.SortFunc(images, func(a, c string) int { return age[c].Compare(age[a]) })
+	for _, img := range images[min(keptImages, len(images)):] {
+		manifest := strings.TrimSuffix(strings.TrimSuffix(img, ".new"), ".erofs") + ".json"
+		if err := errors.Join(removeIfThere(manifest), removeIfThere(img)); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func removeIfThere(name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }
