@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
@@ -182,6 +183,32 @@ func (r *rig) private(path string) {
 	}
 }
 
+// nowhereElse fails the test if a token is in the home outside of the file
+// that is for it: then moving that file would leave some behind.
+func (r *rig) nowhereElse(file string) {
+	r.t.Helper()
+	tokens := r.IssuedTokens()
+	err := filepath.WalkDir(r.home, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || path == filepath.Join(r.home, file) {
+			return err
+		}
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, tok := range tokens {
+			if bytes.Contains(raw, []byte(tok)) {
+				r.t.Errorf("%s holds a token", path)
+				break
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		r.t.Error(err)
+	}
+}
+
 func TestRealClaude(t *testing.T) {
 	r := newRig(t)
 	r.mustRun("Login successful", nil, "claude", "auth", "login")
@@ -192,6 +219,7 @@ func TestRealClaude(t *testing.T) {
 	r.ExpireAccess(idp.Claude)
 	r.mustRun(idp.Claude.Answer(), nil, "claude", "-p", "say hello again")
 	r.happened(idp.Claude, idp.Refreshed)
+	r.nowhereElse(".claude/.credentials.json")
 }
 
 func TestRealCodex(t *testing.T) {
@@ -204,6 +232,7 @@ func TestRealCodex(t *testing.T) {
 	r.ExpireAccess(idp.Codex)
 	r.mustRun(idp.Codex.Answer(), nil, "codex", "exec", "--skip-git-repo-check", "say hello again")
 	r.happened(idp.Codex, idp.Refreshed)
+	r.nowhereElse(".codex/auth.json")
 }
 
 func TestRealGemini(t *testing.T) {
@@ -213,6 +242,7 @@ func TestRealGemini(t *testing.T) {
 	r.private(".gemini/oauth_creds.json")
 	trust := []string{"GEMINI_CLI_TRUST_WORKSPACE=true"}
 	r.mustRun(idp.Gemini.Answer(), trust, "gemini", "-p", "say hello")
+	r.nowhereElse(".gemini/oauth_creds.json")
 }
 
 // acpLogin speaks JSON-RPC with gemini until it has signed in, then ends it.
