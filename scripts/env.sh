@@ -58,6 +58,8 @@ fetch_go() {
 # get_node puts a Node that can build the page, and its npm, into PATH.
 get_node() {
   local have dir
+  # Node brings its own list of authorities; the operator's are in Debian's.
+  export NODE_EXTRA_CA_CERTS=${NODE_EXTRA_CA_CERTS:-/etc/ssl/certs/ca-certificates.crt}
   have=$(node --version 2>/dev/null || true)
   have=${have#v}
   # What ui/package.json says under "engines".
