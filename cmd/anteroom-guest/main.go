@@ -28,7 +28,7 @@ func run(args []string) int {
 		return guest.HookMain(args)
 	}
 	if len(args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: anteroom-guest init|agent --kind browser|cli --line unix:PATH")
+		fmt.Fprintln(os.Stderr, "usage: anteroom-guest init|agent --kind browser|cli --line unix:PATH, or anteroom-guest build")
 		return 2
 	}
 	var err error
@@ -37,6 +37,8 @@ func run(args []string) int {
 		err = guest.Init(args[0], args[2:])
 	case "agent":
 		err = agent(args[2:])
+	case "build": // asked by the host, which must be of the same
+		_, err = fmt.Println(buildinfo.ID())
 	default:
 		err = fmt.Errorf("unknown command %q", args[1])
 	}

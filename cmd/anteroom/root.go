@@ -36,6 +36,7 @@ func newRoot(a *app) *cobra.Command {
 	root.SetErr(a.err)
 	root.AddCommand(
 		serveCommand(a),
+		connectCommand(a),
 		imageCommand(a),
 		userCommand(a),
 		tokenCommand(a),

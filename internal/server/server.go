@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/crypto/acme/autocert"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/anteroom/anteroom/internal/buildinfo"
 	"github.com/anteroom/anteroom/internal/control"
@@ -41,13 +42,7 @@ var ErrLocked = errors.New("another anteroom server is using this state director
 // Run runs a server until ctx ends, and returns when all of it has ended. The
 // machines run on, for the next one.
 func Run(ctx context.Context, cfg Config) error {
-	if err := cfg.Check(); err != nil {
-		return err
-	}
-	if os.Geteuid() != 0 {
-		return errors.New("anteroom serve must be started by root: it makes isolated machines")
-	}
-	if err := vault.Harden(); err != nil {
+	if err := ready(cfg); err != nil {
 		return err
 	}
 	unlock, err := lockState(cfg.StateDir)
@@ -55,6 +50,32 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer unlock()
+	return run(ctx, cfg, purpose{})
+}
+
+// purpose is what makes the server of one sign-in (RunConnect) another than
+// the one that serves until it is stopped. The zero value is the latter.
+type purpose struct {
+	deliver deliverer
+	// during runs beside the server, which stops when it returns.
+	during func(ctx context.Context, db *sqlite.DB, service *control.Service, address net.Addr) error
+	// once destroys all machines at the end.
+	once bool
+}
+
+// ready checks what every server needs before anything is touched.
+func ready(cfg Config) error {
+	if err := cfg.Check(); err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("this must be started by root (sudo), since it makes isolated machines")
+	}
+	return vault.Harden()
+}
+
+// run runs a server on a state directory that the caller has locked.
+func run(ctx context.Context, cfg Config, p purpose) error {
 	db, err := OpenStore(ctx, cfg)
 	if err != nil {
 		return err
@@ -62,7 +83,7 @@ func Run(ctx context.Context, cfg Config) error {
 	defer func() { _ = db.Close() }()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	service, closeService, err := newService(ctx, cfg, db, registry)
+	service, closeService, err := newService(ctx, cfg, p, db, registry)
 	if err != nil {
 		return err
 	}
@@ -76,7 +97,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	return serve(ctx, cfg, db, service, api)
+	return serve(ctx, cfg, p, db, service, api)
 }
 
 func (c Config) hosts() []string {
@@ -86,8 +107,9 @@ func (c Config) hosts() []string {
 	return c.Hosts
 }
 
-// serve listens and runs HTTP and control until ctx ends or one of them does.
-func serve(ctx context.Context, cfg Config, db *sqlite.DB, service *control.Service, api *httpapi.Server) error {
+// serve listens and runs HTTP, control and what else there is to do, until ctx
+// ends or one of them does.
+func serve(ctx context.Context, cfg Config, p purpose, db *sqlite.DB, service *control.Service, api *httpapi.Server) error {
 	listener, err := net.Listen("tcp", cfg.Listen)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("%s is in use by another program: stop it, or give another address with --listen: %w", cfg.Listen, err)
@@ -97,28 +119,32 @@ func serve(ctx context.Context, cfg Config, db *sqlite.DB, service *control.Serv
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ended := make(chan error, 2)
-	go func() { ended <- service.Run(ctx) }()
+	var group errgroup.Group
+	begin := func(f func() error) { group.Go(func() error { defer cancel(); return f() }) }
 	web := api.HTTPServer()
-	go func() { ended <- listenAndServe(cfg, web, listener) }()
-
-	link, err := signInLink(ctx, cfg, db, listener.Addr())
-	if err == nil {
-		cfg.Logger.Info("serving", "address", listener.Addr().String(), "version", buildinfo.Version())
-		if cfg.Ready != nil {
-			cfg.Ready(listener.Addr(), link)
-		}
-		select {
-		case <-ctx.Done():
-		case err = <-ended:
-			ended <- nil // its place, for the two receives below
-		}
+	begin(func() error { return service.Run(ctx) })
+	begin(func() error { return listenAndServe(cfg, web, listener) })
+	begin(func() error {
+		<-ctx.Done()
+		stopping, done := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+		defer done()
+		return errors.Join(api.Shutdown(stopping), web.Shutdown(stopping))
+	})
+	if p.during != nil {
+		begin(func() error { return p.during(ctx, db, service, listener.Addr()) })
 	}
-	stopping, done := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
-	defer done()
-	err = errors.Join(err, api.Shutdown(stopping), web.Shutdown(stopping))
-	cancel()
-	return errors.Join(err, <-ended, <-ended)
+	link, err := signInLink(ctx, cfg, db, listener.Addr())
+	if err != nil {
+		cancel()
+		return errors.Join(err, group.Wait())
+	}
+	cfg.Logger.Info("serving", "address", listener.Addr().String(), "version", buildinfo.Version())
+	if cfg.Ready != nil {
+		cfg.Ready(listener.Addr(), link)
+	}
+	err = group.Wait()
+	cfg.Logger.Info("stopped")
+	return err
 }
 
 func listenAndServe(cfg Config, web *http.Server, l net.Listener) error {
@@ -210,12 +236,17 @@ func signInLink(ctx context.Context, cfg Config, db *sqlite.DB, address net.Addr
 
 // NewLink makes a one-time sign-in link for a user.
 func NewLink(ctx context.Context, db *sqlite.DB, userID, baseURL string) (string, error) {
+	return newLink(ctx, db, userID, baseURL+"/", time.Now().Add(linkTime))
+}
+
+// newLink makes a one-time link that leads a user to a page.
+func newLink(ctx context.Context, db *sqlite.DB, userID, page string, expires time.Time) (string, error) {
 	secret, hash := store.NewSecret("")
-	_, err := db.CreateToken(ctx, store.Token{UserID: userID, Kind: store.TokenLink, Label: "sign-in link", ExpiresAt: time.Now().Add(linkTime)}, hash)
+	_, err := db.CreateToken(ctx, store.Token{UserID: userID, Kind: store.TokenLink, Label: "sign-in link", ExpiresAt: expires}, hash)
 	if err != nil {
 		return "", err
 	}
-	return baseURL + "/#login=" + secret.Reveal(), nil
+	return page + "#login=" + secret.Reveal(), nil
 }
 
 // BaseURL is the address at which a person's browser finds the server.
@@ -230,8 +261,8 @@ func (c Config) BaseURL(listen string) string {
 	return scheme + "://" + listen
 }
 
-// newService makes everything below the API.
-func newService(ctx context.Context, cfg Config, db *sqlite.DB, registry *prometheus.Registry) (*control.Service, func(), error) {
+// newService makes everything below the API, and what ends it.
+func newService(ctx context.Context, cfg Config, p purpose, db *sqlite.DB, registry *prometheus.Registry) (*control.Service, func(), error) {
 	sealed, err := OpenVault(ctx, cfg, db)
 	if err != nil {
 		return nil, nil, err
@@ -241,6 +272,9 @@ func newService(ctx context.Context, cfg Config, db *sqlite.DB, registry *promet
 		return nil, nil, err
 	}
 	cfg.Logger.Info("providers", "loaded", providers)
+	if err := CheckGuest(ctx, cfg.Guest); err != nil {
+		return nil, nil, err
+	}
 	golden, err := image.Find(image.Config{Dir: cfg.ImageDir, Guest: cfg.Guest})
 	if err != nil {
 		return nil, nil, err
@@ -261,10 +295,10 @@ func newService(ctx context.Context, cfg Config, db *sqlite.DB, registry *promet
 	if err != nil {
 		return nil, nil, err
 	}
+	machines := machine.NewManager(driver, cfg.Logger)
 	service, err := control.New(control.Config{
-		Database: db, Vault: sealed, Providers: providers,
-		Machines: machine.NewManager(driver, cfg.Logger),
-		Egress:   egressOf{way}, Logger: cfg.Logger,
+		Database: db, Vault: sealed, Providers: providers, Machines: machines,
+		Egress: egressOf{way}, Logger: cfg.Logger, Deliver: p.deliver,
 		StateDir: cfg.StateDir, ImageID: golden.ID, Build: buildinfo.ID(),
 		CAPEM: cas, Locale: cfg.Locale, Languages: cfg.Languages,
 		// One server at a time holds the state directory, so every lease in it
@@ -272,7 +306,23 @@ func newService(ctx context.Context, cfg Config, db *sqlite.DB, registry *promet
 		Owner:       "local",
 		SessionTime: cfg.SessionTime, StartsAtOnce: cfg.StartsAtOnce, Observe: observer,
 	})
-	return service, func() { _ = way.Close() }, err
+	return service, func() {
+		_ = way.Close()
+		closeMachines(ctx, cfg, p, machines, driver)
+	}, err
+}
+
+// closeMachines lets go of the machines, or destroys them where they serve
+// nothing any more.
+func closeMachines(ctx context.Context, cfg Config, p purpose, machines *machine.Manager, driver *gvisor.Driver) {
+	if p.once {
+		if _, err := machines.Reclaim(context.WithoutCancel(ctx), nil); err != nil {
+			cfg.Logger.Error("destroying the machines", "err", err)
+		}
+	}
+	if err := driver.Close(); err != nil {
+		cfg.Logger.Error("letting go of the machines", "err", err)
+	}
 }
 
 // egressOf gives the control package's plain arguments the egress's type.

@@ -1,0 +1,281 @@
+// Package localhome puts credential files into a home directory of this
+// computer: what `anteroom connect` does in place of a CLI machine.
+//
+// It works with the rights of the home's owner, also when started by root, so
+// that nothing that the owner has put there (links, directories that change)
+// can lead to a file that is not the owner's.
+package localhome
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/user"
+	"path"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/anteroom/anteroom/internal/guestapi"
+	"github.com/anteroom/anteroom/internal/provider"
+)
+
+// maxFile limits what is read of a file that is there already.
+const maxFile = 1 << 20
+
+// keptSuffix ends the name of a file that was there, could not be used as a
+// sign-in, and was kept when the new one took its place.
+const keptSuffix = ".before-anteroom"
+
+var (
+	// ErrLive: the home holds a sign-in already.
+	ErrLive = errors.New("there is a sign-in already")
+	// ErrHome: the home directory cannot be used.
+	ErrHome = errors.New("home directory")
+)
+
+// Home is a person's home directory.
+type Home struct {
+	Dir string
+	UID int
+	GID int
+}
+
+// Find returns the home at dir, whose owner is the person. If dir is empty it
+// is that of the user who started this program, through sudo or not.
+func Find(dir string) (Home, error) {
+	if dir == "" {
+		who, err := invoker()
+		if err != nil {
+			return Home{}, fmt.Errorf("%w: whose it is cannot be told; name it with --home: %w", ErrHome, err)
+		}
+		dir = who.HomeDir
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return Home{}, fmt.Errorf("%w: %w", ErrHome, err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return Home{}, fmt.Errorf("%w: %w", ErrHome, err)
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.IsDir() {
+		return Home{}, fmt.Errorf("%w: %s is not a directory", ErrHome, dir)
+	}
+	return Home{Dir: dir, UID: int(st.Uid), GID: int(st.Gid)}, nil
+}
+
+func invoker() (*user.User, error) {
+	if uid := os.Getenv("SUDO_UID"); uid != "" && os.Geteuid() == 0 {
+		return user.LookupId(uid)
+	}
+	return user.Current()
+}
+
+// Live returns ErrLive, with the path, if the home holds a sign-in for f that
+// looks usable. Whether the vendor still accepts it cannot be told.
+func (h Home) Live(f *provider.File) error {
+	return h.as(func(root *os.Root) error { return live(root, f) })
+}
+
+func live(root *os.Root, f *provider.File) error {
+	have := provider.Content{}
+	at := ""
+	for _, c := range f.Files {
+		content, err := read(root, c.Path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if c.Secret && at == "" {
+			at = c.Path
+		}
+		have[c.Name] = content
+	}
+	if at != "" && f.Check(have) == nil {
+		return fmt.Errorf("%w: ~/%s", ErrLive, at)
+	}
+	return nil
+}
+
+// Deliver writes the files, each atomically and 0600, and the provider's seeds
+// where they are missing. ErrLive, and nothing is written, if there is another
+// sign-in and force does not say to replace it. A file that is no usable
+// sign-in is kept under another name.
+func (h Home) Deliver(_ context.Context, in guestapi.Delivery, force bool) (guestapi.DeliveryAck, error) {
+	content := make(provider.Content, len(in.Files))
+	for _, f := range in.Files {
+		content[f.Name] = f.Content
+	}
+	if len(content) != len(in.Files) {
+		return guestapi.DeliveryAck{}, fmt.Errorf("%w: a file comes twice", provider.ErrCredential)
+	}
+	if err := in.Provider.Check(content); err != nil {
+		return guestapi.DeliveryAck{}, err
+	}
+	err := h.as(func(root *os.Root) error {
+		alive := live(root, in.Provider)
+		if alive != nil && (!errors.Is(alive, ErrLive) || !force) {
+			return alive
+		}
+		for _, required := range []bool{false, true} { // last what makes it a sign-in
+			for _, c := range in.Provider.Files {
+				bytes, ok := content[c.Name]
+				if !ok || c.Required != required {
+					continue // an optional one that did not come: what is there stays
+				}
+				if err := place(root, c.Path, bytes, alive == nil); err != nil {
+					return err
+				}
+			}
+		}
+		for _, seed := range in.Provider.Target.Seed {
+			if _, err := root.Lstat(seed.Path); errors.Is(err, fs.ErrNotExist) {
+				if err := place(root, seed.Path, []byte(seed.Content), false); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return guestapi.DeliveryAck{}, err
+	}
+	return guestapi.DeliveryAck{CredentialID: in.CredentialID, Version: in.Version, SHA256: guestapi.DeliveryHash(in.Files)}, nil
+}
+
+// place writes one file: beside its place first, in full and onto the disk,
+// then into it. With keep, a different file that is there gets another name.
+func place(root *os.Root, name string, content []byte, keep bool) error {
+	dir := path.Dir(name)
+	if err := root.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if keep {
+		old, err := read(root, name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return err
+		case len(old) > 0 && !bytes.Equal(old, content):
+			if err := root.Rename(name, name+keptSuffix); err != nil {
+				return err
+			}
+		}
+	}
+	temp := path.Join(dir, ".anteroom-"+randomName())
+	if err := write(root, temp, content); err != nil {
+		return errors.Join(err, removeIfThere(root, temp))
+	}
+	if err := root.Rename(temp, name); err != nil {
+		return errors.Join(err, removeIfThere(root, temp))
+	}
+	return syncDir(root, dir)
+}
+
+func write(root *os.Root, name string, content []byte) (err error) {
+	f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := f.Chmod(0o600); err != nil { // whatever the umask took away
+		return err
+	}
+	if _, err := f.Write(content); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// read reads a regular file. O_NONBLOCK: a FIFO must not hold us up.
+func read(root *os.Root, name string) ([]byte, error) {
+	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxFile {
+		return nil, fmt.Errorf("%w: ~/%s is not a file that a sign-in could be in; move it away", ErrHome, name)
+	}
+	return io.ReadAll(io.LimitReader(f, maxFile))
+}
+
+func syncDir(root *os.Root, dir string) error {
+	d, err := root.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func removeIfThere(root *os.Root, name string) error {
+	if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func randomName() string {
+	b := make([]byte, 8)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+// as runs f in the home, with the owner's rights on files.
+func (h Home) as(f func(*os.Root) error) error {
+	done := make(chan error, 1)
+	go func() {
+		// The rights are the thread's. It is never unlocked, so it ends with
+		// this goroutine, and no other ever runs with them.
+		runtime.LockOSThread()
+		done <- func() error {
+			if err := becomeOnFiles(h.UID, h.GID); err != nil {
+				return err
+			}
+			root, err := os.OpenRoot(h.Dir)
+			if err != nil {
+				return fmt.Errorf("%w: %w", ErrHome, err)
+			}
+			defer func() { _ = root.Close() }()
+			return f(root)
+		}()
+	}()
+	return <-done
+}
+
+// becomeOnFiles takes on a user's and group's rights on files, on this thread.
+// The system calls do not say whether they worked, so they are asked twice.
+func becomeOnFiles(uid, gid int) error {
+	if os.Geteuid() != 0 {
+		return nil // whose home it is decides the kernel, as ever
+	}
+	for _, id := range []struct {
+		set func(int) (int, error)
+		to  int
+	}{{unix.SetfsgidRetGid, gid}, {unix.SetfsuidRetUid, uid}} {
+		if _, err := id.set(id.to); err != nil {
+			return fmt.Errorf("becoming the home's owner: %w", err)
+		}
+		if now, err := id.set(id.to); err != nil || now != id.to {
+			return errors.New("becoming the home's owner: the kernel refused group or user " + strconv.Itoa(id.to))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,33 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/anteroom/anteroom/internal/buildinfo"
+)
+
+// ErrGuestBuild says that the agent is of another build than this program.
+var ErrGuestBuild = errors.New("the agent is of another build than this program")
+
+// CheckGuest asks the agent's program which build it is. Host and guest share
+// types, not a protocol version: of different builds, machines would start and
+// then refuse every session.
+func CheckGuest(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, path, "build").Output()
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
+		return fmt.Errorf("the anteroom-guest program is missing: build it (make build), or name it with --guest: %w", err)
+	}
+	// One from before it could be asked knows no "build".
+	if id := strings.TrimSpace(string(out)); err != nil || id != buildinfo.ID() {
+		return fmt.Errorf("%s: %w (%q, this is %q): build both together (make build), then the image again (anteroom image build)", path, ErrGuestBuild, id, buildinfo.ID())
+	}
+	return nil
+}
