@@ -3,7 +3,7 @@ import RFB from "@novnc/novnc";
 import { describe, expect, it } from "vitest";
 import { codeOf } from "../src/account/useAuth";
 import { styleSheetElement } from "../src/terminal/styleSheet";
-import { remoteSize } from "../src/viewer/size";
+import { expectedSize, remoteSize } from "../src/viewer/size";
 import { strict } from "../tools/strictXterm";
 
 describe("remoteSize", () => {
@@ -15,6 +15,14 @@ describe("remoteSize", () => {
     [{ w: 3840, h: 2160 }, { w: 1920, h: 1080 }],
     [{ w: 0, h: 300 }, { w: 0, h: 0 }],
   ])("%j becomes %j", (view, want) => expect(remoteSize(view)).toEqual(want));
+});
+
+describe("expectedSize", () => {
+  it.each([
+    [{ w: 1280, h: 800 }, { w: 870, h: 653 }],
+    [{ w: 390, h: 844 }, { w: 500, h: 548 }],
+    [{ w: 844, h: 390 }, { w: 1217, h: 400 }],
+  ])("%j becomes %j", (window, want) => expect(expectedSize(window)).toEqual(want));
 });
 
 describe("noVNC", () => {

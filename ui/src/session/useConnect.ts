@@ -2,6 +2,7 @@ import { useCallback, useRef, useState } from "preact/hooks";
 import { startSession } from "../api/client";
 import { ApiError, sentence } from "../api/errors";
 import { navigate } from "../lib/router";
+import { expectedSize } from "../viewer/size";
 
 interface Connect {
   /** Starts a sign-in and shows it; one at a time. */
@@ -39,7 +40,8 @@ export function useConnect(): Connect {
 // that no second machine is started.
 async function start(provider: string): ReturnType<typeof startSession> {
   const key = crypto.randomUUID();
-  const size = { width: Math.max(1, innerWidth), height: Math.max(1, innerHeight) };
+  const { w: width, h: height } = expectedSize({ w: innerWidth, h: innerHeight });
+  const size = { width, height };
   try {
     return await startSession(provider, key, size);
   } catch (err) {

@@ -18,3 +18,15 @@ export function remoteSize(view: Size): Size {
   const factor = grow * shrink;
   return { w: Math.floor(view.w * factor), h: Math.floor(view.h * factor) };
 }
+
+/** expectedSize is about what the viewer will be in a window of this size, as
+ * session.css lays it out: a browser machine that starts with it needs no
+ * change of size when its picture first shows. */
+export function expectedSize(window: Size): Size {
+  const small = window.w <= 860 || window.h <= 500;
+  const padding = Math.min(24, Math.max(12, 0.02 * window.w));
+  const view = small
+    ? { w: window.w - 22, h: window.h <= 500 ? Math.max(208, window.h - 120) : Math.max(288, window.h - 440) }
+    : { w: window.w - 362 - 2 * padding, h: window.h - 147 };
+  return remoteSize({ w: Math.max(1, view.w), h: Math.max(1, view.h) });
+}

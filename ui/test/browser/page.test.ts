@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it, vi } from "vitest";
+import { expectedSize } from "../../src/viewer/size";
 import { drawn, live, Stage } from "./harness";
 
 let stage: Stage;
@@ -141,6 +142,25 @@ it("gives the remote screen a size that Chromium can have, also when the phone t
     const [w, h] = (await stage.seen()).size;
     expect(w).toBeGreaterThan(800);
     expect(h).toBe(400);
+  });
+});
+
+it.each([
+  { width: 1280, height: 800 },
+  { width: 1600, height: 1000 },
+  { width: 390, height: 844 },
+  { width: 844, height: 390 },
+])("foresees the screen's size in a window of %j", async (viewport) => {
+  await stage.clear("manual");
+  const { id } = await stage.session("waiting");
+  const page = await stage.page({ viewport, hasTouch: viewport.width < 900, isMobile: viewport.width < 900 });
+  await page.goto(`${stage.base}/sessions/${id}`);
+  await live(page).waitFor();
+  const foreseen = expectedSize({ w: viewport.width, h: viewport.height });
+  await until(async () => {
+    const [w, h] = (await stage.seen()).size;
+    expect(Math.abs(w - foreseen.w)).toBeLessThanOrEqual(24);
+    expect(Math.abs(h - foreseen.h)).toBeLessThanOrEqual(24);
   });
 });
 
