@@ -27,7 +27,8 @@ const (
 	// is a data URL so that no page of the web ever shares its process, and it
 	// closes itself once the tab of the sign-in page has come before it. Closed
 	// at once, it would take the window along while it is the only tab.
-	emptyPage = "data:text/html,<title>Anteroom</title><meta name=color-scheme content='light dark'>" +
+	emptyTitle = "Anteroom"
+	emptyPage  = "data:text/html,<title>" + emptyTitle + "</title><meta name=color-scheme content='light dark'>" +
 		"<body style='font:16px sans-serif;display:grid;place-items:center;height:95vh'>Opening the sign-in page…" +
 		"<script>document.onvisibilitychange=()=>setTimeout(()=>document.hidden&&close(),1500)</script>"
 	// preferences of a fresh profile: the window manager frames the window
@@ -72,7 +73,7 @@ func chromiumFlags(s browserSettings) []string {
 		"--disable-background-networking", "--disable-component-update", "--disable-sync",
 		"--disable-domain-reliability", "--disable-breakpad", "--no-pings",
 		"--password-store=basic",
-		"--disable-features=SpareRendererForSitePerProcess,Translate,MediaRouter,OptimizationHints,DialMediaRouteProvider,GlobalMediaControls,PrivacySandboxSettings4,OptimizationGuideOnDeviceModel,OptimizationGuideModelExecution,OnDeviceModelPerformanceParams",
+		"--disable-features=SpareRendererForSitePerProcess,Translate,MediaRouter,OptimizationHints,DialMediaRouteProvider,GlobalMediaControls,PrivacySandboxSettings4,OptimizationGuideOnDeviceModel,OptimizationGuideModelExecution,OnDeviceModelPerformanceParams,PreloadTopChromeWebUI",
 		"--disable-gpu", "--in-process-gpu",
 		"--ozone-platform=x11",
 		"--start-maximized", "--hide-crash-restore-bubble",
@@ -148,21 +149,20 @@ func (b *browser) halt() {
 
 func (b *browser) running() bool { return b.stop != nil }
 
-// waitReady waits until Chromium shows a page: its first renderer runs and it
-// answers on its singleton socket.
+// waitReady waits until Chromium shows its page and takes command lines.
 func (b *browser) waitReady(ctx context.Context) error {
-	for {
-		if len(chromiumProcesses("--type=renderer")) > 0 {
-			if conn, err := dialSingleton(ctx); err == nil {
-				return conn.Close()
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for Chromium: %w", ctx.Err())
-		case <-time.After(20 * time.Millisecond):
-		}
+	title := emptyTitle
+	if b.currentPage() != emptyPage {
+		title = "" // any window
 	}
+	if err := waitForWindow(ctx, title); err != nil {
+		return err
+	}
+	conn, err := dialSingleton(ctx)
+	if err != nil {
+		return fmt.Errorf("Chromium shows a window and takes no command line: %w", err)
+	}
+	return conn.Close()
 }
 
 // open opens url in a tab of the running Chromium, in the way in which a second
