@@ -50,6 +50,7 @@ build_page() {
 # agent's sources and of the modules it is built with.
 agent_id() {
   local files=() modules
+  # shellcheck disable=SC2016 # the dollar signs are the template's
   mapfile -t files < <(CGO_ENABLED=0 GOOS=linux GOARCH=amd64 GOFLAGS='' go list -deps -f '{{if .Module}}{{if .Module.Main}}{{$d := .Dir}}{{range .GoFiles}}{{$d}}/{{.}}
 {{end}}{{range .EmbedFiles}}{{$d}}/{{.}}
 {{end}}{{end}}{{end}}' ./cmd/anteroom-guest | sed '/^$/d')

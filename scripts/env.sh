@@ -23,9 +23,10 @@ own_go() {
 # get_go puts the Go that is needed into PATH.
 get_go() {
   local have dir
-  have=$(cd / && GOTOOLCHAIN=local go env GOVERSION 2>/dev/null | grep -oE '^go[0-9.]+' || true)
-  export GOTOOLCHAIN=local
-  if [[ -n $have ]] && at_least "${have#go}" "$go_version"; then
+  command -v go >/dev/null || die "there is no Go yet: make setup installs it"
+  export GOTOOLCHAIN=local # set first: any go command here would get what go.mod asks for by itself
+  have=$(cd / && go env GOVERSION)
+  if [[ $have =~ ^go([0-9.]+) ]] && at_least "${BASH_REMATCH[1]}" "$go_version"; then
     return
   fi
   dir=$(own_go)

@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# Everything: builds, checks and tests, from whatever is there. Each part is
+# run, whatever the others found; ends with a table and the number of tests.
+. "$(dirname "$0")/lib.sh"
+. scripts/env.sh
+. scripts/tools.sh
+
+began=${EPOCHREALTIME//[.,]/}
+rows=() failed=() tests=0 failures=0 skipped=0
+
+# part NAME COUNT COMMAND...: runs one part; COUNT is a command that prints how
+# many tests it had, how many failed and were skipped.
+part() {
+  local name=$1 count=$2 status=0 n=0 f=0 s=0 start=${EPOCHREALTIME//[.,]/}
+  shift 2
+  say ""
+  say "── $name"
+  "$@" || status=$?
+  read -r n f s < <($count || echo 0 0 0) || true
+  rows+=("$(printf '%-34s %7d %7d %7d %9s s  %s' "$name" "$n" "$f" "$s" "$(seconds_since "$start")" \
+    "$([[ $status == 0 ]] && echo passed || echo "FAILED ($status)")")")
+  tests=$((tests + n)) failures=$((failures + f)) skipped=$((skipped + s))
+  ((status == 0)) || failed+=("$name")
+}
+
+none() { echo 0 0 0; }
+
+# go_count FILE: what `go test -json` wrote. Subtests are tests too, as
+# gotestsum counts them.
+go_count() {
+  local file=$1 pass fail skip
+  [[ -f $file ]] || return
+  pass=$(grep -c '"Action":"pass".*"Test":' "$file" || true)
+  fail=$(grep -c '"Action":"fail".*"Test":' "$file" || true)
+  skip=$(grep -c '"Action":"skip".*"Test":' "$file" || true)
+  echo $((pass + fail + skip)) "$fail" "$skip"
+}
+
+# go_test NAME FORMAT ARGUMENT...
+go_test() {
+  local name=$1 format=$2
+  shift 2
+  rm -f "$logs/$name.json"
+  # The tests that talk to real machines are of the same build as the agent.
+  GOFLAGS='' CGO_ENABLED=1 gotestsum --format "$format" --format-icons=text --jsonfile "$logs/$name.json" --hide-summary=skipped -- \
+    -race -count=1 -ldflags "-X github.com/anteroom/anteroom/internal/buildinfo.id=$(<"$made/agent-id")" "$@"
+}
+
+# What needs machines: one package at a time, since their tests measure time and
+# memory; after the rest, so that they fail for a reason of their own.
+machine_packages() { go list ./internal/machine/gvisor/... ./test/... | grep -E '/machine/gvisor|/test/(e2e|failures)(/|$)'; }
+other_packages() { go list ./... | grep -Fvxf <(machine_packages); }
+
+unit() {
+  local packages
+  mapfile -t packages < <(other_packages)
+  go_test unit pkgname -timeout 15m "${packages[@]}"
+}
+
+machines() {
+  local packages
+  mapfile -t packages < <(machine_packages)
+  go_test machines testname -p 1 -timeout 30m "${packages[@]}"
+}
+
+page() { npm --prefix ui test -- --reporter=default --reporter=json --outputFile.json="$PWD/$logs/page.json"; }
+page_count() {
+  # shellcheck disable=SC2016 # the dollar signs are JavaScript's
+  node -p 'const r = JSON.parse(require("fs").readFileSync(process.argv[1])); `${r.numTotalTests} ${r.numFailedTests} ${r.numPendingTests + r.numTodoTests}`' "$logs/page.json"
+}
+
+fuzz_count() { read -r n f <"$logs/fuzz.count" && echo "$n $f 0"; }
+
+# tools_dir prints where the real command-line tools are, which the golden
+# image's root has: tests of the sign-in run them on this machine as well.
+tools_dir() {
+  local root
+  for root in "${ANTEROOM_IMAGE_DIR:-/var/cache/anteroom}"/root-*/opt/cli; do
+    cmp -s "$root/package-lock.json" internal/image/recipe/cli/package-lock.json && echo "$root/node_modules" && return
+  done
+  die "the golden image's root has no command-line tools"
+}
+
+say "── Set-up and build"
+scripts/setup.sh test
+scripts/build.sh all
+scripts/image.sh
+get_go
+get_node
+get_tools
+rows+=("$(printf '%-34s %7s %7s %7s %9s s  %s' "Set-up and build" "" "" "" "$(seconds_since "$began")" passed)")
+ANTEROOM_BIN=$PWD/bin
+ANTEROOM_CLI_DIR=$(tools_dir)
+export ANTEROOM_BIN ANTEROOM_CLI_DIR
+rm -f "$logs"/{unit,machines,page}.json "$logs/fuzz.count"
+
+part "Static checks" none scripts/lint.sh
+part "The page (vitest)" page_count page
+part "Go packages (-race)" "go_count $logs/unit.json" unit
+part "Fuzz targets" fuzz_count scripts/fuzz.sh
+part "Machines, from end to end (-race)" "go_count $logs/machines.json" machines
+
+say ""
+printf '%-34s %7s %7s %7s %11s\n' "" tests failed skipped time >&2
+printf '%s\n' "${rows[@]}" >&2
+if ((skipped)); then
+  say ""
+  say "Skipped:"
+  cat "$logs"/{unit,machines}.json 2>/dev/null | sed -n 's/.*"Action":"skip","Package":"\([^"]*\)","Test":"\([^"]*\)".*/  \1 \2/p' >&2
+fi
+say ""
+say "DONE $tests tests, $skipped skipped, $failures failed in $(seconds_since "$began") s"
+if ((${#failed[@]})); then
+  say "FAILED: $(printf '%s; ' "${failed[@]}")"
+  exit 1
+fi
+say "PASSED"
