@@ -10,10 +10,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 )
 
 // maxProblems bounds what one page's problems take.
@@ -154,9 +157,26 @@ func (p *Page) click(ctx context.Context, at point) error {
 	return nil
 }
 
-// keys types on the keyboard, wherever the focus is.
+// keys types on the keyboard, wherever the focus is. Each key goes down with the
+// text that it makes, so that a page which handles the key keeps the text from
+// being typed, as with a real keyboard.
 func (p *Page) keys(ctx context.Context, text string) error {
-	if err := p.run(ctx, chromedp.KeyEvent(text)); err != nil {
+	press := chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		for _, r := range text {
+			events := kb.Encode(r)
+			down, up := *events[0], *events[len(events)-1]
+			if len(events) == 3 { // the one between is the text
+				down.Text, down.UnmodifiedText = events[1].Text, events[1].UnmodifiedText
+			}
+			for _, e := range []input.DispatchKeyEventParams{down, up} {
+				if _, err := cdp.Call(ctx, t, input.DispatchKeyEvent, e); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err := p.run(ctx, press); err != nil {
 		return fmt.Errorf("person: type: %w", err)
 	}
 	return nil

@@ -1,0 +1,237 @@
+// Package harness runs the whole of Anteroom for tests, the demo and
+// benchmarks: the real `anteroom serve`, started as a process of its own with
+// the real golden image and gVisor, in a state directory of its own, with the
+// test identity provider as its only way out. Nothing in it is a stand-in.
+//
+// It needs root, and the programs and the image that `make image` makes. What
+// is missing is an error, never a reason to skip.
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/anteroom/anteroom/internal/image"
+	"github.com/anteroom/anteroom/internal/store/sqlite"
+	"github.com/anteroom/anteroom/test/idp"
+)
+
+// Environment variables that say where things are.
+const (
+	EnvBin      = "ANTEROOM_BIN"       // directory of the three programs; default bin/ of this tree
+	EnvImageDir = "ANTEROOM_IMAGE_DIR" // of the golden images; default /var/cache/anteroom
+)
+
+// proxyUser is the account at the test upstream; its password needs escaping.
+const (
+	proxyUser     = "anteroom"
+	proxyPassword = "p@ss:w/rd"
+)
+
+// cleanUpTime limits Close.
+const cleanUpTime = 90 * time.Second
+
+// Config says how a rig is made. The zero value is usable.
+type Config struct {
+	Bin      string    // see EnvBin
+	ImageDir string    // see EnvImageDir
+	Flags    []string  // more flags of anteroom serve
+	Log      io.Writer // gets the server's log too, beside the file
+	// Snapshots of an earlier rig's state directory may be shared, to save the
+	// time for making them: the directory of another Rig that is still open.
+	SnapshotsOf *Rig
+}
+
+// Rig is a running Anteroom with its identity provider. Its methods are for
+// one goroutine at a time, unless they say otherwise.
+type Rig struct {
+	IDP *idp.Server
+
+	cfg     Config
+	dir     string // holds all that follows
+	address string // host:port, the same after each restart
+	log     *os.File
+	server  *process
+	db      *sqlite.DB
+	users   []*User
+}
+
+// Start starts the identity provider and the server, and returns once the
+// server answers. ctx limits the start and ends the identity provider; Close
+// must be called in any case.
+func Start(ctx context.Context, cfg Config) (*Rig, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "anteroom-e2e-")
+	if err != nil {
+		return nil, fmt.Errorf("harness: %w", err)
+	}
+	r := &Rig{cfg: cfg, dir: dir}
+	if err := r.start(ctx); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+func (c *Config) complete() error {
+	if os.Geteuid() != 0 {
+		return errors.New("harness: these tests make isolated machines: run them as root")
+	}
+	if c.Bin == "" {
+		c.Bin = os.Getenv(EnvBin)
+	}
+	if c.Bin == "" {
+		root, err := Root()
+		if err != nil {
+			return err
+		}
+		c.Bin = filepath.Join(root, "bin")
+	}
+	if c.ImageDir == "" {
+		c.ImageDir = os.Getenv(EnvImageDir)
+	}
+	if c.ImageDir == "" {
+		c.ImageDir = "/var/cache/anteroom"
+	}
+	for _, name := range []string{"anteroom", "anteroom-guest", "runsc"} {
+		if info, err := os.Stat(filepath.Join(c.Bin, name)); err != nil || info.Mode()&0o111 == 0 {
+			return fmt.Errorf("harness: there is no program %s in %s: make build makes it (or %s says where it is)", name, c.Bin, EnvBin)
+		}
+	}
+	if _, err := image.Find(image.Config{Dir: c.ImageDir, Guest: filepath.Join(c.Bin, "anteroom-guest")}); err != nil {
+		return fmt.Errorf("harness: make image makes what is missing: %w", err)
+	}
+	return nil
+}
+
+// Root is the directory of this module, found from the working directory up.
+func Root() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("harness: %w", err)
+	}
+	for d := dir; ; d = filepath.Dir(d) {
+		if _, err := os.Stat(filepath.Join(d, "go.mod")); err == nil {
+			return d, nil
+		}
+		if d == filepath.Dir(d) {
+			return "", fmt.Errorf("harness: %s is in no Go module", dir)
+		}
+	}
+}
+
+func (r *Rig) start(ctx context.Context) error {
+	var err error
+	r.IDP, err = idp.Start(ctx, idp.Config{ProxyUsers: map[string]string{proxyUser: proxyPassword}})
+	if err != nil {
+		return err
+	}
+	for path, content := range map[string]string{
+		r.upstreamFile(): r.IDP.ProxyURL(proxyUser) + "\n",
+		r.caFile():       string(r.IDP.CAPEM()),
+	} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			return fmt.Errorf("harness: %w", err)
+		}
+	}
+	if r.address, err = freeAddress(); err != nil {
+		return err
+	}
+	if r.log, err = os.OpenFile(r.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+		return fmt.Errorf("harness: %w", err)
+	}
+	if r.cfg.SnapshotsOf != nil {
+		if err := r.borrowSnapshots(); err != nil {
+			return err
+		}
+	}
+	if err := r.Restart(ctx); err != nil {
+		return err
+	}
+	r.db, err = sqlite.Open(ctx, sqlite.Config{Path: filepath.Join(r.StateDir(), "anteroom.db")})
+	return err
+}
+
+// freeAddress is a loopback address with a port that nobody uses now.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("harness: %w", err)
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// borrowSnapshots links another rig's snapshots, which nobody writes to.
+func (r *Rig) borrowSnapshots() error {
+	from, to := r.cfg.SnapshotsOf.StateDir(), r.StateDir()
+	err := filepath.WalkDir(filepath.Join(from, "gvisor", "snapshots"), func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, strings.TrimPrefix(path, from))
+		if d.IsDir() {
+			return os.MkdirAll(target, 0o700)
+		}
+		return os.Link(path, target)
+	})
+	if err != nil {
+		return fmt.Errorf("harness: borrow snapshots: %w", err)
+	}
+	return nil
+}
+
+// URL is where the server is reached.
+func (r *Rig) URL() string { return "http://" + r.address }
+
+// Dir holds all that the rig writes, the state directory included.
+func (r *Rig) Dir() string { return r.dir }
+
+// StateDir is the server's state directory.
+func (r *Rig) StateDir() string { return filepath.Join(r.dir, "state") }
+
+// LogFile holds the log of all runs of the server.
+func (r *Rig) LogFile() string { return filepath.Join(r.dir, "serve.log") }
+
+func (r *Rig) upstreamFile() string { return filepath.Join(r.dir, "upstream") }
+func (r *Rig) caFile() string       { return filepath.Join(r.dir, "ca.pem") }
+
+// DB is the server's database, opened beside it. It is good until Close.
+func (r *Rig) DB() *sqlite.DB { return r.db }
+
+// Close cancels what is under way, destroys every machine by the API, stops the
+// server, and returns an error that lists whatever is left of the machines on
+// this host. What is left it removes by force. The rig's directory goes too,
+// unless there was an error: then the error names it.
+func (r *Rig) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanUpTime)
+	defer cancel()
+	var err error
+	if r.server != nil {
+		err = errors.Join(r.retire(ctx), r.Stop(ctx))
+	}
+	ids := r.machineIDs(ctx)
+	if left := Leftovers(r.StateDir(), ids); len(left) > 0 {
+		err = errors.Join(err, fmt.Errorf("harness: left behind:\n  %s", strings.Join(left, "\n  ")), r.sweep(ids))
+	}
+	if r.db != nil {
+		err = errors.Join(err, r.db.Close())
+	}
+	if r.IDP != nil {
+		err = errors.Join(err, r.IDP.Close())
+	}
+	if r.log != nil {
+		err = errors.Join(err, r.log.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("%w\n(kept: %s)", err, r.dir)
+	}
+	return os.RemoveAll(r.dir)
+}
