@@ -35,16 +35,19 @@ const band = `const bandEnd = (r, g, b) => {
     return 0;
   };`
 
+// painted says whether the canvas shows more than one colour.
+const painted = `const isPainted = () => {
+    const d = pixels(0, 0, canvas.width, canvas.height, 32, 32);
+    for (let i = 0; i < d.length; i += 4) {
+      if (d[i+3] === 255 && (Math.abs(d[i]-d[0]) > 8 || Math.abs(d[i+1]-d[1]) > 8 || Math.abs(d[i+2]-d[2]) > 8)) return true;
+    }
+    return false;
+  };`
+
 // WaitViewer waits until a picture is on the viewer's canvas: a frame of more
 // than one colour.
 func (p *Page) WaitViewer(ctx context.Context) error {
-	_, err := look[bool](ctx, p, "at the viewer", `() => { `+screen+`
-  const d = pixels(0, 0, canvas.width, canvas.height, 32, 32);
-  for (let i = 0; i < d.length; i += 4) {
-    if (d[i+3] === 255 && (Math.abs(d[i]-d[0]) > 8 || Math.abs(d[i+1]-d[1]) > 8 || Math.abs(d[i+2]-d[2]) > 8)) return true;
-  }
-  return null;
-}`)
+	_, err := look[bool](ctx, p, "at the viewer", `() => { `+screen+painted+` return isPainted(); }`)
 	return err
 }
 

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,6 +45,8 @@ type Config struct {
 	ImageDir string    // see EnvImageDir
 	Flags    []string  // more flags of anteroom serve
 	Log      io.Writer // gets the server's log too, beside the file
+	// Sites are further hosts that the machines reach; see idp.Config.
+	Sites map[string]http.Handler
 	// Snapshots of an earlier rig's state directory may be shared, to save the
 	// time for making them: the directory of another Rig that is still open.
 	SnapshotsOf *Rig
@@ -130,7 +133,7 @@ func Root() (string, error) {
 
 func (r *Rig) start(ctx context.Context) error {
 	var err error
-	r.IDP, err = idp.Start(ctx, idp.Config{ProxyUsers: map[string]string{proxyUser: proxyPassword}})
+	r.IDP, err = idp.Start(ctx, idp.Config{ProxyUsers: map[string]string{proxyUser: proxyPassword}, Sites: r.cfg.Sites})
 	if err != nil {
 		return err
 	}
@@ -202,6 +205,11 @@ func (r *Rig) LogFile() string { return filepath.Join(r.dir, "serve.log") }
 
 func (r *Rig) upstreamFile() string { return filepath.Join(r.dir, "upstream") }
 func (r *Rig) caFile() string       { return filepath.Join(r.dir, "ca.pem") }
+
+// Upstream is an HTTP client that leaves through the server's upstream itself,
+// with its credentials, and trusts the test CA: what a machine does, without
+// the machine. The caller closes its idle connections.
+func (r *Rig) Upstream() (*http.Client, error) { return r.IDP.Client(proxyUser) }
 
 // DB is the server's database, opened beside it. It is good until Close.
 func (r *Rig) DB() *sqlite.DB { return r.db }
