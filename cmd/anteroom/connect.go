@@ -161,6 +161,9 @@ func connectFailed(ended session.Session, undelivered error, file *provider.File
 	if ended.Detail != "" {
 		text += " (" + printable(ended.Detail) + ")"
 	}
+	if ended.Reason == session.ReasonMachineStart || ended.Reason == session.ReasonInternal {
+		text += " Here, --log-level info shows more, and anteroom doctor checks what is needed."
+	}
 	return errors.New(text)
 }
 

@@ -3,6 +3,7 @@ package settings
 import (
 	"fmt"
 	"math"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,6 +42,18 @@ func (v scalar[T]) Type() string   { return v.kind }
 
 func text(to *string) value {
 	return scalar[string]{to, "text", func(s string) (string, error) { return s, nil }, func(s string) string { return s }}
+}
+
+// path is a file's or directory's; a relative one is below the directory in
+// which the program was started. Empty means that there is none.
+func path(to *string) value {
+	parse := func(s string) (string, error) {
+		if s == "" {
+			return "", nil
+		}
+		return filepath.Abs(s)
+	}
+	return scalar[string]{to, "text", parse, func(s string) string { return s }}
 }
 
 func choice(to *string, allowed ...string) value {
