@@ -4,9 +4,10 @@
 // streams that the guest opens are requests to the host's egress proxy.
 //
 // The other end of a line is hostile: what it can make this end hold in memory
-// is bounded by Window times the number of open streams, a frame that breaks
-// the protocol ends the line, and a peer that stops reading or answering ends
-// it after Patience.
+// is bounded by Window times the number of open streams, which are at most
+// MaxStreams; a frame that breaks the protocol, and more pings than a keepalive
+// needs, end the line; and a peer that stops reading or answering ends it after
+// Patience.
 package line
 
 import (
@@ -29,12 +30,22 @@ const (
 	// Patience is how long a write may block and a keepalive may stay
 	// unanswered. It is long because ten machines may start at once on two cores.
 	Patience = 20 * time.Second
+	// MaxStreams is how many streams may be there at a time, of both ends
+	// together, before a host gives the line up. A stream that this end has
+	// closed counts until the other end closes it too, at most lingering. (The
+	// egress has a lower limit for those that the guest opens.)
+	MaxStreams = 1024
+	lingering  = time.Minute
 	// Upgrade is the protocol name of streams that turn into raw bytes.
 	Upgrade = "anteroom-stream"
 )
 
-// ErrClosed is returned once the line is closed or broken.
-var ErrClosed = errors.New("line: closed")
+// ErrClosed is returned once the line is closed or broken. It is a
+// net.ErrClosed too.
+var ErrClosed = fmt.Errorf("line: %w", net.ErrClosed)
+
+// errStreams says that the other end keeps streams open that this one closed.
+var errStreams = errors.New("too many streams are open")
 
 // Line is one end of the channel. Its methods may be called concurrently.
 type Line struct {
@@ -42,7 +53,7 @@ type Line struct {
 }
 
 // Host takes the host's end over conn, which the line then owns.
-func Host(conn net.Conn) (*Line, error) { return open(conn, yamux.Client) }
+func Host(conn net.Conn) (*Line, error) { return open(&guard{Conn: conn}, yamux.Client) }
 
 // Guest takes the guest's end over conn, which the line then owns.
 func Guest(conn net.Conn) (*Line, error) { return open(conn, yamux.Server) }
@@ -54,6 +65,7 @@ func open(conn net.Conn, side func(io.ReadWriteCloser, *yamux.Config) (*yamux.Se
 	cfg.ConnectionWriteTimeout = Patience
 	cfg.KeepAliveInterval = Patience
 	cfg.StreamOpenTimeout = Patience
+	cfg.StreamCloseTimeout = lingering
 	cfg.LogOutput = io.Discard // the guest chooses what would be logged; errors reach the callers
 	session, err := side(conn, cfg)
 	if err != nil {
@@ -67,6 +79,10 @@ func open(conn net.Conn, side func(io.ReadWriteCloser, *yamux.Config) (*yamux.Se
 func (l *Line) Dial(ctx context.Context) (net.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	if l.session.NumStreams() >= MaxStreams {
+		_ = l.Close()
+		return nil, fmt.Errorf("%w: %w", ErrClosed, errStreams)
 	}
 	stream, err := l.session.OpenStream()
 	if err != nil {

@@ -30,6 +30,8 @@ type Spec struct {
 	// MemoryBytes and CPUs limit the machine; 0 is the driver's default.
 	MemoryBytes int64
 	CPUs        float64
+	// Cold starts the machine cold also where there is a snapshot.
+	Cold bool
 }
 
 // Created is what a driver tells of a machine that it has made.
@@ -48,8 +50,9 @@ type Created struct {
 type Driver interface {
 	// Name is the driver's name as stored in rows: "gvisor".
 	Name() string
-	// Create starts the machine. After an error nothing of it is left. The
-	// machine outlives ctx and this process.
+	// Create starts the machine. After an error nothing of it is left; after
+	// ErrExists the machine that has the id is as it was. The machine outlives
+	// ctx and this process.
 	Create(ctx context.Context, spec Spec) (Created, error)
 	// Open gives the byte channel to the agent in the machine, again after an
 	// earlier one broke (also one of an earlier process). A second open channel
@@ -68,6 +71,7 @@ type Driver interface {
 
 // Errors that callers tell apart; drivers wrap them.
 var (
+	ErrExists   = errors.New("machine: there is one with this id")
 	ErrGone     = errors.New("machine: it is not running")
 	ErrNoMemory = errors.New("machine: not enough free memory on the host")
 	ErrDiskFull = errors.New("machine: the disk is full")

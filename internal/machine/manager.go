@@ -23,7 +23,17 @@ const (
 	configureTimeout = 60 * time.Second
 	destroyTimeout   = 60 * time.Second
 	maxClockError    = 5 * time.Second
-	reopenWait       = 100 * time.Millisecond
+
+	// A line that broke is opened again at once; one that keeps breaking, after
+	// waits that grow from reopenFirst to reopenLast, until it has lasted for
+	// reopenCalm. A guest that breaks its line in a loop costs little by that.
+	reopenFirst = 100 * time.Millisecond
+	reopenLast  = 5 * time.Second
+	reopenCalm  = 10 * time.Second
+	// waitAgain is the time between two tries of a Wait that failed.
+	waitAgain = time.Second
+	// maxQuoted is how much of a guest's words an error repeats.
+	maxQuoted = 64
 )
 
 // ErrRefused says that a guest did not acknowledge its configuration as it
@@ -66,7 +76,7 @@ func (m *Manager) Start(ctx context.Context, spec Spec, settings Settings) (*Mac
 	if !created.Restored {
 		m.logger.Info("machine starts cold", "machine", spec.ID, "kind", spec.Kind, "why", created.ColdReason)
 	}
-	mc, err := m.attach(ctx, spec.ID, created.Ref, settings)
+	mc, err := m.attach(ctx, spec.ID, created.Ref, settings, fresh)
 	if err != nil {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), destroyTimeout)
 		defer cancel()
@@ -78,7 +88,7 @@ func (m *Manager) Start(ctx context.Context, spec Spec, settings Settings) (*Mac
 // Adopt attaches to a machine that an earlier process started. ErrGone says
 // that it no longer runs.
 func (m *Manager) Adopt(ctx context.Context, id string, ref json.RawMessage, settings Settings) (*Machine, error) {
-	return m.attach(ctx, id, ref, settings)
+	return m.attach(ctx, id, ref, settings, known)
 }
 
 // Destroy removes every trace of a machine. Idempotent.
@@ -119,41 +129,76 @@ type Machine struct {
 	settings Settings
 	logger   *slog.Logger
 
-	stop context.CancelFunc
-	work sync.WaitGroup
-	done chan struct{} // closed when the machine no longer runs
+	stop  context.CancelFunc
+	ended <-chan struct{} // closed when the machine no longer runs or was let go
+	work  sync.WaitGroup
+	done  chan struct{} // closed when the machine no longer runs
 
 	mu    sync.Mutex // guards what follows
 	guest *guestapi.Client
-	up    chan struct{} // closed while guest is set, or nothing more will come
-	line  *line.Line
+	up    chan struct{} // closed while guest is set
 }
 
+// history is whether a machine may have been configured before.
+type history bool
+
+const (
+	fresh history = false
+	known history = true
+)
+
 // attach opens the machine's line, configures the guest and keeps the line up.
-func (m *Manager) attach(ctx context.Context, id string, ref json.RawMessage, settings Settings) (*Machine, error) {
+func (m *Manager) attach(ctx context.Context, id string, ref json.RawMessage, settings Settings, before history) (*Machine, error) {
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	mc := &Machine{
 		id: id, ref: ref, driver: m.driver, settings: settings, logger: m.logger.With("machine", id),
-		stop: stop, done: make(chan struct{}), up: make(chan struct{}),
+		stop: stop, ended: run.Done(), done: make(chan struct{}), up: make(chan struct{}),
 	}
-	first, err := mc.connect(ctx, run)
+	first, err := mc.connect(ctx, run, before)
 	if err != nil {
 		mc.Detach()
 		return nil, err
 	}
-	mc.work.Go(func() {
-		if m.driver.Wait(run, id, ref) == nil {
-			close(mc.done)
-			stop()
-		}
-	})
+	mc.work.Go(func() { mc.watch(run) })
 	mc.work.Go(func() { mc.keep(run, first) })
 	return mc, nil
 }
 
+// watch notes when the machine ends. A Wait that fails (no descriptors left,
+// say) tells nothing of the machine: it is asked again.
+func (mc *Machine) watch(run context.Context) {
+	for {
+		err := mc.driver.Wait(run, mc.id, mc.ref)
+		if err == nil {
+			close(mc.done)
+			mc.stop()
+			return
+		}
+		if run.Err() != nil {
+			return
+		}
+		mc.logger.Error("watching the machine; it is tried again", "err", err)
+		if !pause(run, waitAgain) {
+			return
+		}
+	}
+}
+
+// pause waits for d and says whether run still goes on.
+func pause(run context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-run.Done():
+		return false
+	case <-timer.C:
+		return run.Err() == nil
+	}
+}
+
 // connect opens the line once, hands the guest's streams to the egress, and
 // configures the guest. The line lives as long as run does.
-func (mc *Machine) connect(ctx, run context.Context) (*line.Line, error) {
+func (mc *Machine) connect(ctx, run context.Context, before history) (*line.Line, error) {
 	opening, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	conn, err := mc.driver.Open(opening, mc.id, mc.ref)
@@ -165,7 +210,7 @@ func (mc *Machine) connect(ctx, run context.Context) (*line.Line, error) {
 		return nil, err
 	}
 	client := guestapi.NewClient(l)
-	if err := mc.configure(ctx, client); err != nil {
+	if err := mc.configure(ctx, client, before); err != nil {
 		_ = l.Close()
 		return nil, err
 	}
@@ -177,12 +222,12 @@ func (mc *Machine) connect(ctx, run context.Context) (*line.Line, error) {
 			mc.logger.Warn("egress of the machine ended", "err", err)
 		}
 	})
-	mc.set(l, client)
+	mc.set(client)
 	return l, nil
 }
 
 // configure sends the configuration and checks the acknowledgement.
-func (mc *Machine) configure(ctx context.Context, client *guestapi.Client) error {
+func (mc *Machine) configure(ctx context.Context, client *guestapi.Client, before history) error {
 	ctx, cancel := context.WithTimeout(ctx, configureTimeout)
 	defer cancel()
 	in := mc.settings.Configure
@@ -199,9 +244,11 @@ func (mc *Machine) configure(ctx context.Context, client *guestapi.Client) error
 	}
 	switch {
 	case ack.MachineID != mc.id:
-		return fmt.Errorf("%w: it answers as %q", ErrRefused, ack.MachineID)
+		return fmt.Errorf("%w: it answers as %.*q", ErrRefused, maxQuoted, ack.MachineID)
 	case ack.Build != mc.settings.Build:
-		return fmt.Errorf("%w: its agent is build %q, this server's is %q (build the image again)", ErrRefused, ack.Build, mc.settings.Build)
+		return fmt.Errorf("%w: its agent is build %.*q, this server's is %q (build the image again)", ErrRefused, maxQuoted, ack.Build, mc.settings.Build)
+	case ack.Again && before == fresh:
+		return fmt.Errorf("%w: it says that it has been configured before", ErrRefused)
 	case !ack.Again && ack.Entropy != hex.EncodeToString(sum[:]):
 		return fmt.Errorf("%w: it has not taken the entropy", ErrRefused)
 	case time.Since(ack.Clock).Abs() > maxClockError:
@@ -212,7 +259,9 @@ func (mc *Machine) configure(ctx context.Context, client *guestapi.Client) error
 
 // keep opens the line again whenever it has broken.
 func (mc *Machine) keep(run context.Context, l *line.Line) {
+	var wait time.Duration
 	for {
+		since := time.Now()
 		select {
 		case <-run.Done():
 			_ = l.Close()
@@ -220,40 +269,37 @@ func (mc *Machine) keep(run context.Context, l *line.Line) {
 		case <-l.Done():
 		}
 		mc.unset()
-		for {
-			next, err := mc.connect(run, run)
+		if time.Since(since) >= reopenCalm {
+			wait = 0
+		}
+		for l = nil; l == nil; {
+			if !pause(run, wait) {
+				return
+			}
+			wait = min(max(2*wait, reopenFirst), reopenLast)
+			next, err := mc.connect(run, run, known)
 			if err == nil {
 				l = next
 				mc.logger.Info("line is up again")
-				break
-			}
-			if run.Err() != nil {
-				return
-			}
-			mc.logger.Warn("line could not be opened again", "err", err)
-			select {
-			case <-run.Done():
-				return
-			case <-time.After(reopenWait):
+			} else if run.Err() == nil {
+				mc.logger.Warn("line could not be opened again", "err", err)
 			}
 		}
 	}
 }
 
-func (mc *Machine) set(l *line.Line, client *guestapi.Client) {
+func (mc *Machine) set(client *guestapi.Client) {
 	mc.mu.Lock()
 	defer mc.mu.Unlock()
-	mc.line, mc.guest = l, client
+	mc.guest = client
 	close(mc.up)
 }
 
 func (mc *Machine) unset() {
 	mc.mu.Lock()
 	defer mc.mu.Unlock()
-	if mc.guest != nil {
-		mc.line, mc.guest = nil, nil
-		mc.up = make(chan struct{})
-	}
+	mc.guest = nil
+	mc.up = make(chan struct{})
 }
 
 // ID is the machine's id.
@@ -263,9 +309,14 @@ func (mc *Machine) ID() string { return mc.id }
 func (mc *Machine) Done() <-chan struct{} { return mc.done }
 
 // Guest returns a client for the agent, waiting for the line to be up. ErrGone
-// says that the machine has ended.
+// says that the machine has ended, or that this process has let go of it.
 func (mc *Machine) Guest(ctx context.Context) (*guestapi.Client, error) {
 	for {
+		select {
+		case <-mc.ended:
+			return nil, ErrGone
+		default:
+		}
 		mc.mu.Lock()
 		client, up := mc.guest, mc.up
 		mc.mu.Unlock()
@@ -274,8 +325,7 @@ func (mc *Machine) Guest(ctx context.Context) (*guestapi.Client, error) {
 		}
 		select {
 		case <-up:
-		case <-mc.done:
-			return nil, ErrGone
+		case <-mc.ended:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

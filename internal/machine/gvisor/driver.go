@@ -69,8 +69,10 @@ type Driver struct {
 	cgroupNote string
 	settings   string // see UseSnapshot
 
-	mu        sync.Mutex
+	mu        sync.Mutex // guards what follows
 	listeners map[string]*net.UnixListener
+	conns     map[string]net.Conn // the channel to each machine that was opened last
+	verdicts  map[string]error    // of snapshots that were checked, by directory
 }
 
 // ref is what a machine's row keeps for Driver.
@@ -103,7 +105,7 @@ func New(cfg Config) (*Driver, error) {
 	if _, err := os.Stat(cfg.Image); err != nil {
 		return nil, fmt.Errorf("gvisor: the golden image is missing (anteroom image build makes it): %w", err)
 	}
-	d := &Driver{cfg: cfg, runscHash: hash, listeners: map[string]*net.UnixListener{}}
+	d := &Driver{cfg: cfg, runscHash: hash, listeners: map[string]*net.UnixListener{}, conns: map[string]net.Conn{}, verdicts: map[string]error{}}
 	for _, dir := range []string{cfg.StateDir, d.runscRoot(), d.emptyRoot(), d.snapshotRoot(), filepath.Join(cfg.StateDir, "machines")} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("gvisor: %w", err)
@@ -125,6 +127,9 @@ func (d *Driver) Create(ctx context.Context, spec machine.Spec) (machine.Created
 	if !validID.MatchString(spec.ID) {
 		return machine.Created{}, fmt.Errorf("gvisor: bad machine id %q", spec.ID)
 	}
+	if err := d.mark(ctx, spec.ID); err != nil {
+		return machine.Created{}, fmt.Errorf("gvisor: creating machine %s: %w", spec.ID, classify(err))
+	}
 	created, err := d.create(ctx, spec)
 	if err != nil {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), destroyTimeout)
@@ -134,17 +139,33 @@ func (d *Driver) Create(ctx context.Context, spec machine.Spec) (machine.Created
 	return created, nil
 }
 
+// mark makes the machine's marker. From then on the id is this machine's, and
+// there is something to undo.
+func (d *Driver) mark(ctx context.Context, id string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := d.admit(); err != nil {
+		return err
+	}
+	if _, err := os.Stat(d.cfg.Image); err != nil {
+		return fmt.Errorf("the golden image is gone (anteroom image build makes it): %w", err)
+	}
+	err := os.Mkdir(d.machineDir(id), 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return machine.ErrExists
+	}
+	return err
+}
+
 func (d *Driver) create(ctx context.Context, spec machine.Spec) (machine.Created, error) {
 	ctx, cancel := context.WithTimeout(ctx, createTimeout)
 	defer cancel()
-	if err := d.admit(); err != nil {
-		return machine.Created{}, err
-	}
 	if err := d.prepare(spec); err != nil {
 		return machine.Created{}, err
 	}
 	var created machine.Created
-	snapshot, coldReason := d.usable(spec.Kind)
+	snapshot, coldReason := d.usable(spec)
 	if snapshot != "" {
 		err := d.runsc(ctx, spec.ID, "restore", "--detach", "--background", "--image-path", snapshot, "--pid-file", d.pidFile(spec.ID), "--bundle", d.machineDir(spec.ID), spec.ID)
 		if err == nil {
@@ -174,16 +195,13 @@ func (d *Driver) create(ctx context.Context, spec machine.Spec) (machine.Created
 	return created, err
 }
 
-// prepare makes the marker, the bundle and the line's listener.
+// prepare makes the bundle and the line's listener.
 func (d *Driver) prepare(spec machine.Spec) error {
 	if spec.MemoryBytes == 0 {
 		spec.MemoryBytes = d.cfg.MemoryBytes
 	}
 	if spec.CPUs == 0 {
 		spec.CPUs = d.cfg.CPUs
-	}
-	if err := os.Mkdir(d.machineDir(spec.ID), 0o700); err != nil {
-		return err
 	}
 	if err := os.Mkdir(d.lineDir(spec.ID), 0o700); err != nil {
 		return err
@@ -232,13 +250,17 @@ func (d *Driver) listen(id string) (*net.UnixListener, error) {
 	return l, nil
 }
 
-// Open waits for the agent in the machine to call. The agent calls again
-// whenever its line has broken.
+// Open closes the channel that there is and waits for the agent in the machine
+// to call. The agent calls again whenever its line has broken.
 func (d *Driver) Open(ctx context.Context, id string, raw json.RawMessage) (net.Conn, error) {
+	if r := parseRef(raw); !running(r.PID, r.StartTime) {
+		return nil, fmt.Errorf("gvisor: line of %s: %w", id, machine.ErrGone)
+	}
 	l, err := d.listen(id)
 	if err != nil {
 		return nil, fmt.Errorf("gvisor: line of %s: %w", id, err)
 	}
+	d.replaceConn(id, nil)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	gone := make(chan struct{})
@@ -253,7 +275,21 @@ func (d *Driver) Open(ctx context.Context, id string, raw json.RawMessage) (net.
 	if err != nil {
 		return nil, fmt.Errorf("gvisor: line of %s: %w", id, err)
 	}
+	d.replaceConn(id, conn)
 	return conn, nil
+}
+
+// replaceConn closes the channel to a machine and notes the one that takes its
+// place, or nil.
+func (d *Driver) replaceConn(id string, conn net.Conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if old := d.conns[id]; old != nil {
+		_ = old.Close()
+	}
+	if delete(d.conns, id); conn != nil {
+		d.conns[id] = conn
+	}
 }
 
 // acceptContext accepts one connection, or ends with ctx's cause.
@@ -278,11 +314,17 @@ func acceptContext(ctx context.Context, l *net.UnixListener) (net.Conn, error) {
 
 // Wait returns when the sandbox's process has ended.
 func (d *Driver) Wait(ctx context.Context, _ string, raw json.RawMessage) error {
+	r := parseRef(raw)
+	return waitProcess(ctx, r.PID, r.StartTime)
+}
+
+// parseRef reads what a row keeps; of what is no ref it makes one of no process.
+func parseRef(raw json.RawMessage) ref {
 	var r ref
 	if err := json.Unmarshal(raw, &r); err != nil {
-		return nil // never ran
+		return ref{}
 	}
-	return waitProcess(ctx, r.PID, r.StartTime)
+	return r
 }
 
 // Destroy ends the machine and removes every trace of it.
@@ -290,6 +332,7 @@ func (d *Driver) Destroy(ctx context.Context, id string) error {
 	if !validID.MatchString(id) {
 		return fmt.Errorf("gvisor: bad machine id %q", id)
 	}
+	d.replaceConn(id, nil)
 	d.mu.Lock()
 	if l := d.listeners[id]; l != nil {
 		_ = l.Close()
@@ -301,13 +344,28 @@ func (d *Driver) Destroy(ctx context.Context, id string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, destroyTimeout)
 	defer cancel()
-	if err := d.removeSandbox(ctx, id); err != nil {
-		return fmt.Errorf("gvisor: destroying machine %s: %w", id, err)
-	}
-	if err := os.RemoveAll(d.machineDir(id)); err != nil {
+	if err := d.remove(ctx, id); err != nil {
 		return fmt.Errorf("gvisor: destroying machine %s: %w", id, err)
 	}
 	return nil
+}
+
+// remove removes all of a machine, the marker last. A runsc that an earlier
+// server has just started may not have been there to be found at first; once
+// the marker is gone it cannot begin any more.
+func (d *Driver) remove(ctx context.Context, id string) error {
+	for {
+		if err := d.removeSandbox(ctx, id); err != nil {
+			return err
+		}
+		if err := os.RemoveAll(d.machineDir(id)); err != nil {
+			return err
+		}
+		again, err := killOnce(ctx, d.logFile(id))
+		if err != nil || !again {
+			return err
+		}
+	}
 }
 
 // List returns the ids of all machines with a marker.

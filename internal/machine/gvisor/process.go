@@ -33,9 +33,21 @@ func startTime(pid int) (uint64, error) {
 	return strconv.ParseUint(fields[19], 10, 64)
 }
 
+// running says whether the process with this number and start time runs.
+func running(pid int, start uint64) bool {
+	if pid <= 0 {
+		return false
+	}
+	now, err := startTime(pid)
+	return err == nil && now == start
+}
+
 // waitProcess returns nil once the process with this number and start time no
 // longer runs, at once if another has its number.
 func waitProcess(ctx context.Context, pid int, start uint64) error {
+	if pid <= 0 {
+		return nil
+	}
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		if errors.Is(err, unix.ESRCH) {
@@ -45,7 +57,7 @@ func waitProcess(ctx context.Context, pid int, start uint64) error {
 	}
 	defer func() { _ = unix.Close(fd) }()
 	// Only now: a process whose descriptor we hold cannot be replaced.
-	if now, err := startTime(pid); err != nil || now != start {
+	if !running(pid, start) {
 		return nil
 	}
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
@@ -77,40 +89,83 @@ func waitProcess(ctx context.Context, pid int, start uint64) error {
 	}
 }
 
-// killByRoot ends the runsc processes of this driver's directory that name the
-// machine in their arguments. It is for what runsc itself can no longer find.
-func killByRoot(root, id string) error {
+// maxKillRounds is how often killMachine looks for more processes: one that is
+// being killed may just have started another.
+const maxKillRounds = 10
+
+// killMachine ends every process of runsc that works for the machine: its
+// sandbox, its gofer, and a runsc that an earlier server has started and that
+// is still making it. All of them name the machine's log file, which no other
+// process does.
+func killMachine(ctx context.Context, logFile string) error {
+	for range maxKillRounds {
+		found, err := killOnce(ctx, logFile)
+		if err != nil || !found {
+			return err
+		}
+	}
+	return fmt.Errorf("processes that name %s come again and again", logFile)
+}
+
+func killOnce(ctx context.Context, logFile string) (found bool, err error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		args := arguments(pid)
-		if !bytes.Contains(args, []byte(root)) || !bytes.Contains(args, []byte(id)) {
+		if err != nil || !names(arguments(pid), logFile) {
 			continue
 		}
 		fd, err := unix.PidfdOpen(pid, 0)
 		if err != nil {
-			continue
+			continue // it has just ended
 		}
 		// Looked at again through a descriptor that can't come to mean another.
-		if bytes.Equal(args, arguments(pid)) {
+		if names(arguments(pid), logFile) {
+			found = true
 			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 5000)
+			err = pollEnd(ctx, fd)
 		}
 		_ = unix.Close(fd)
+		if err != nil {
+			return found, fmt.Errorf("process %d does not end: %w", pid, err)
+		}
 	}
-	return nil
+	return found, nil
 }
 
-func arguments(pid int) []byte {
+// pollEnd waits until the process behind a descriptor has ended.
+func pollEnd(ctx context.Context, fd int) error {
+	const step = 100 // ms
+	for ctx.Err() == nil {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, step)
+		if n > 0 {
+			return nil
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// names says whether a process with these arguments is runsc's, with this file
+// as its log.
+func names(args [][]byte, logFile string) bool {
+	for i, arg := range args {
+		if string(arg) == "--log="+logFile || i > 0 && string(args[i-1]) == "--log" && string(arg) == logFile {
+			return true
+		}
+	}
+	return false
+}
+
+func arguments(pid int) [][]byte {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 	if err != nil {
 		return nil
 	}
-	return b
+	return bytes.Split(b, []byte{0})
 }

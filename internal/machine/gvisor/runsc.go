@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/anteroom/anteroom/internal/machine"
 )
@@ -37,16 +38,21 @@ func (d *Driver) platformFlags() []string {
 	return flags
 }
 
+// outputDelay is how long a runsc that has ended may have left its standard
+// error open with somebody else.
+const outputDelay = 5 * time.Second
+
 // runsc runs one command of runsc. Its standard streams are not inherited by
 // the sandbox, whose own are /dev/null (or, with Debug, a file).
 func (d *Driver) runsc(ctx context.Context, id string, args ...string) error {
-	logFile := filepath.Join(d.machineDir(id), "runsc.log")
+	logFile := d.logFile(id)
 	argv := append([]string{"--root", d.runscRoot(), "--log", logFile, "--log-format=json"}, d.platformFlags()...)
 	if d.cfg.Debug {
 		argv = append(argv, "--debug", "--debug-log", d.machineDir(id)+"/debug/")
 	}
 	cmd := exec.CommandContext(ctx, d.cfg.Runsc, append(argv, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a signal to the server's group must not reach machines
+	cmd.WaitDelay = outputDelay
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
 	if args[0] == "run" || args[0] == "restore" {
@@ -107,22 +113,22 @@ func readPID(file string) (int, error) {
 	return strconv.Atoi(strings.TrimSpace(string(b)))
 }
 
-// removeSandbox ends the sandbox and has runsc forget it. A state file that
-// runsc itself was killed in the middle of writing is removed by hand.
+// removeSandbox ends whatever works for the machine and has runsc forget it.
+// What a runsc that was killed half-way has left is removed by hand.
 func (d *Driver) removeSandbox(ctx context.Context, id string) error {
-	files, err := filepath.Glob(filepath.Join(d.runscRoot(), id+"_sandbox*"))
-	if err != nil {
+	// First, so that nothing is made any more while it is being removed.
+	if err := killMachine(ctx, d.logFile(id)); err != nil {
 		return err
 	}
-	if len(files) == 0 {
-		return nil
+	state := filepath.Join(d.runscRoot(), id+"_sandbox:"+id+".state")
+	if _, err := os.Stat(state); err == nil {
+		// What it cannot remove is removed below.
+		if err := d.runsc(ctx, id, "delete", "--force", id); err != nil && ctx.Err() != nil {
+			return err
+		}
 	}
-	err = d.runsc(ctx, id, "delete", "--force", id)
-	left, globErr := filepath.Glob(filepath.Join(d.runscRoot(), id+"_sandbox*"))
-	if err == nil && globErr == nil && len(left) == 0 {
-		return nil
-	}
-	if err := killByRoot(d.runscRoot(), id); err != nil {
+	left, err := filepath.Glob(filepath.Join(d.runscRoot(), "*"+id+"*"))
+	if err != nil {
 		return err
 	}
 	for _, f := range left {
@@ -130,7 +136,7 @@ func (d *Driver) removeSandbox(ctx context.Context, id string) error {
 			return err
 		}
 	}
-	return nil
+	return removeCgroups(ctx, id)
 }
 
 // classify turns what the kernel says of a full disk or memory into the

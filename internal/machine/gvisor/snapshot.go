@@ -47,24 +47,43 @@ func (d *Driver) snapshotDir() string {
 	return filepath.Join(d.snapshotRoot(), "browser-"+hex.EncodeToString(h.Sum(nil))[:32])
 }
 
-// usable returns the snapshot for a kind of machine, or why there is none.
-func (d *Driver) usable(kind machine.Kind) (dir, reason string) {
-	if kind != machine.Browser {
+// usable returns the snapshot for a machine, or why there is none.
+func (d *Driver) usable(spec machine.Spec) (dir, reason string) {
+	switch {
+	case spec.Kind != machine.Browser:
 		return "", "machines of this kind always start cold"
-	}
-	if d.cfg.Cold {
+	case d.cfg.Cold:
 		return "", "the configuration says so"
+	case spec.Cold:
+		return "", "it was asked for"
 	}
 	dir = d.snapshotDir()
-	if _, err := os.Stat(filepath.Join(dir, "checkpoint.img")); err != nil {
+	if err := d.verified(dir); errors.Is(err, fs.ErrNotExist) {
 		return "", "there is no snapshot for this image, runsc, CPU and settings (the server makes one at its start)"
+	} else if err != nil {
+		return "", fmt.Sprintf("the snapshot is damaged (the server makes another at its next start): %v", err)
 	}
 	return dir, ""
 }
 
+// verified checks a snapshot against its manifest, once in this process: a
+// memory image that is not what was saved would come to life all the same.
+func (d *Driver) verified(dir string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err, ok := d.verdicts[dir]; ok {
+		return err
+	}
+	err := verifyManifest(dir)
+	if !errors.Is(err, fs.ErrNotExist) {
+		d.verdicts[dir] = err
+	}
+	return err
+}
+
 // HasSnapshot says whether browser machines can be restored.
 func (d *Driver) HasSnapshot() bool {
-	dir, _ := d.usable(machine.Browser)
+	dir, _ := d.usable(machine.Spec{Kind: machine.Browser})
 	return dir != ""
 }
 
@@ -110,10 +129,28 @@ func (d *Driver) SaveSnapshot(ctx context.Context, id string, warm func(context.
 	if err := d.runsc(ctx, id, "checkpoint", "--compression=none", "--exclude-committed-zero-pages", "--image-path", fresh, id); err != nil {
 		return fmt.Errorf("gvisor: snapshot: %w", classify(err))
 	}
-	if err := os.Rename(fresh, final); err != nil {
-		return fmt.Errorf("gvisor: snapshot: %w", err)
+	if err := d.commitSnapshot(fresh, final); err != nil {
+		return fmt.Errorf("gvisor: snapshot: %w", classify(err))
 	}
 	return d.removeOldSnapshots(final)
+}
+
+// commitSnapshot puts a whole snapshot in its place, where a damaged one may
+// be. After it, all of it is on the disk.
+func (d *Driver) commitSnapshot(fresh, final string) error {
+	if err := writeManifest(fresh); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(final); err != nil {
+		return err
+	}
+	if err := os.Rename(fresh, final); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.verdicts[final] = nil
+	return nil
 }
 
 func (d *Driver) stopListening(id string) error {

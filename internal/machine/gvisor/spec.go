@@ -66,7 +66,7 @@ func (d *Driver) bundle(spec machine.Spec) *specs.Spec {
 		},
 	}
 	if d.cgroups {
-		s.Linux.CgroupsPath = "/anteroom/" + spec.ID
+		s.Linux.CgroupsPath = cgroupPath(spec.ID)
 		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &memory}
 		period := uint64(100_000)
 		quota := int64(spec.CPUs * float64(period))
@@ -77,6 +77,7 @@ func (d *Driver) bundle(spec machine.Spec) *specs.Spec {
 
 func (d *Driver) machineDir(id string) string { return filepath.Join(d.cfg.StateDir, "machines", id) }
 func (d *Driver) lineDir(id string) string    { return filepath.Join(d.machineDir(id), "line") }
+func (d *Driver) logFile(id string) string    { return filepath.Join(d.machineDir(id), "runsc.log") }
 func (d *Driver) pidFile(id string) string    { return filepath.Join(d.machineDir(id), "pid") }
 func (d *Driver) runscRoot() string           { return filepath.Join(d.cfg.StateDir, "runsc") }
 func (d *Driver) emptyRoot() string           { return filepath.Join(d.cfg.StateDir, "empty") }
