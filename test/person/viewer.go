@@ -64,40 +64,74 @@ func (p *Page) WaitSignInPage(ctx context.Context, provider idp.Provider) error 
 // click on each field through the viewer's canvas, its text by the keyboard,
 // and Enter.
 func (p *Page) SignInAt(ctx context.Context, provider idp.Provider, email, password string) error {
-	fields, err := p.fields(ctx, provider)
+	if err := p.FillEmail(ctx, provider, email); err != nil {
+		return err
+	}
+	return p.SendPassword(ctx, provider, password)
+}
+
+// FillEmail fills in the first field of the sign-in page.
+func (p *Page) FillEmail(ctx context.Context, provider idp.Provider, email string) error {
+	return p.fill(ctx, provider, 0, email)
+}
+
+// SendPassword fills in the second field and presses Enter.
+func (p *Page) SendPassword(ctx context.Context, provider idp.Provider, password string) error {
+	return p.fill(ctx, provider, 1, password+kb.Enter)
+}
+
+// fill clicks on a field and types once the field shows that it has the focus:
+// Chromium may handle keys before a click that came just before them.
+func (p *Page) fill(ctx context.Context, provider idp.Provider, field int, text string) error {
+	fields, err := p.fields(ctx, provider, -1)
 	if err != nil {
 		return err
 	}
-	for i, text := range []string{email, password + kb.Enter} {
-		if err := p.click(ctx, fields[i]); err != nil {
-			return err
-		}
-		if err := p.keys(ctx, text); err != nil {
-			return err
-		}
+	if err := p.click(ctx, fields[field]); err != nil {
+		return err
 	}
-	return nil
+	if _, err := p.fields(ctx, provider, field); err != nil {
+		return err
+	}
+	return p.keys(ctx, text)
 }
 
-// fields finds the two fields of a sign-in page by their borders: two grey
-// lines, as far apart as a field is high. The first field has the focus and
-// with it another border, so it is found from the second: a field and a label
-// higher.
-func (p *Page) fields(ctx context.Context, provider idp.Provider) ([]point, error) {
-	const height, pitch = 48, 93
+// fields finds the two fields of a sign-in page by their borders: two lines as
+// far apart as a field is high, grey, or nearly black where the focus is. If
+// focused is not negative it waits until that field has the focus.
+func (p *Page) fields(ctx context.Context, provider idp.Provider, focused int) ([]point, error) {
+	const height = 48
 	r, g, b := provider.Band()
-	return look[[]point](ctx, p, fmt.Sprintf("at the viewer for the fields of %s", provider), `(r, g, b, height, pitch) => { `+screen+band+`
+	what := fmt.Sprintf("at the viewer for the fields of %s", provider)
+	if focused >= 0 {
+		what += fmt.Sprintf(", number %d with the focus", focused)
+	}
+	return look[[]point](ctx, p, what, `(r, g, b, height, focused) => { `+screen+band+`
+  const x = (canvas.width >> 1) + 180, is = column(x);
+  const grey = (y) => is(y, 136, 136, 136, 24), black = (y) => is(y, 16, 16, 16, 40);
+  const found = [];
   const top = bandEnd(r, g, b);
   if (!top) return null;
-  const x = (canvas.width >> 1) + 180, grey = column(x);
-  let last = 0;
-  for (let y = top; y + height < canvas.height; y++) {
-    const line = (y) => grey(y, 136, 136, 136, 24);
-    if (line(y) && !line(y - 1) && (line(y + height - 1) || line(y + height - 2)) && !line(y + height + 1)) last = y;
+  for (let y = top + 1; y + height < canvas.height; y++) {
+    for (const line of [grey, black]) {
+      // A border is two pixels wide, and between the lines the field is white.
+      if (line(y) && !line(y - 1) && is(y + 4, 255, 255, 255, 8) && (line(y + height - 1) || line(y + height - 2)) && !line(y + height + 2)) {
+        found.push({y: y + height / 2, focused: line === black});
+        y += height;
+        break;
+      }
+    }
   }
-  if (!last || last - pitch < top) return null;
+  if (found.length !== 2 || (focused >= 0 && !found[focused].focused)) return null;
   const box = canvas.getBoundingClientRect();
-  const at = (y) => ({X: box.x + x * box.width / canvas.width, Y: box.y + (y + height / 2) * box.height / canvas.height});
-  return [at(last - pitch), at(last)];
-}`, r, g, b, height, pitch)
+  return found.map((f) => ({X: box.x + x * box.width / canvas.width, Y: box.y + f.y * box.height / canvas.height}));
+}`, r, g, b, height, focused)
+}
+
+// WaitViewerPhase waits until the viewer says that it is "connecting", "live",
+// "reconnecting" or "stopped".
+func (p *Page) WaitViewerPhase(ctx context.Context, phase string) error {
+	_, err := look[bool](ctx, p, "for the viewer to be "+phase,
+		`(phase) => document.querySelector("[data-testid=viewer-status]")?.dataset.phase === phase`, phase)
+	return err
 }

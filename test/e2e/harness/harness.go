@@ -36,6 +36,9 @@ const (
 	proxyPassword = "p@ss:w/rd"
 )
 
+// stateName is the state directory's name in the rig's.
+const stateName = "state"
+
 // cleanUpTime limits Close.
 const cleanUpTime = 90 * time.Second
 
@@ -47,9 +50,6 @@ type Config struct {
 	Log      io.Writer // gets the server's log too, beside the file
 	// Sites are further hosts that the machines reach; see idp.Config.
 	Sites map[string]http.Handler
-	// Snapshots of an earlier rig's state directory may be shared, to save the
-	// time for making them: the directory of another Rig that is still open.
-	SnapshotsOf *Rig
 }
 
 // Rig is a running Anteroom with its identity provider. Its methods are for
@@ -59,6 +59,7 @@ type Rig struct {
 
 	cfg     Config
 	dir     string // holds all that follows
+	lock    *os.File
 	address string // host:port, the same after each restart
 	log     *os.File
 	server  *process
@@ -73,11 +74,14 @@ func Start(ctx context.Context, cfg Config) (*Rig, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "anteroom-e2e-")
-	if err != nil {
-		return nil, fmt.Errorf("harness: %w", err)
+	if err := sweepAbandoned(); err != nil {
+		return nil, err
 	}
-	r := &Rig{cfg: cfg, dir: dir}
+	dir, lock, err := newDir()
+	if err != nil {
+		return nil, err
+	}
+	r := &Rig{cfg: cfg, dir: dir, lock: lock}
 	if err := r.start(ctx); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
@@ -151,11 +155,6 @@ func (r *Rig) start(ctx context.Context) error {
 	if r.log, err = os.OpenFile(r.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
 		return fmt.Errorf("harness: %w", err)
 	}
-	if r.cfg.SnapshotsOf != nil {
-		if err := r.borrowSnapshots(); err != nil {
-			return err
-		}
-	}
 	if err := r.Restart(ctx); err != nil {
 		return err
 	}
@@ -172,25 +171,6 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-// borrowSnapshots links another rig's snapshots, which nobody writes to.
-func (r *Rig) borrowSnapshots() error {
-	from, to := r.cfg.SnapshotsOf.StateDir(), r.StateDir()
-	err := filepath.WalkDir(filepath.Join(from, "gvisor", "snapshots"), func(path string, d os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		target := filepath.Join(to, strings.TrimPrefix(path, from))
-		if d.IsDir() {
-			return os.MkdirAll(target, 0o700)
-		}
-		return os.Link(path, target)
-	})
-	if err != nil {
-		return fmt.Errorf("harness: borrow snapshots: %w", err)
-	}
-	return nil
-}
-
 // URL is where the server is reached.
 func (r *Rig) URL() string { return "http://" + r.address }
 
@@ -198,7 +178,7 @@ func (r *Rig) URL() string { return "http://" + r.address }
 func (r *Rig) Dir() string { return r.dir }
 
 // StateDir is the server's state directory.
-func (r *Rig) StateDir() string { return filepath.Join(r.dir, "state") }
+func (r *Rig) StateDir() string { return filepath.Join(r.dir, stateName) }
 
 // LogFile holds the log of all runs of the server.
 func (r *Rig) LogFile() string { return filepath.Join(r.dir, "serve.log") }
@@ -227,7 +207,7 @@ func (r *Rig) Close() error {
 	}
 	ids := r.machineIDs(ctx)
 	if left := Leftovers(r.StateDir(), ids); len(left) > 0 {
-		err = errors.Join(err, fmt.Errorf("harness: left behind:\n  %s", strings.Join(left, "\n  ")), r.sweep(ids))
+		err = errors.Join(err, fmt.Errorf("harness: left behind:\n  %s", strings.Join(left, "\n  ")), sweep(r.StateDir(), ids))
 	}
 	if r.db != nil {
 		err = errors.Join(err, r.db.Close())
@@ -238,8 +218,10 @@ func (r *Rig) Close() error {
 	if r.log != nil {
 		err = errors.Join(err, r.log.Close())
 	}
-	if err != nil {
-		return fmt.Errorf("%w\n(kept: %s)", err, r.dir)
+	if err == nil {
+		err = os.RemoveAll(r.dir)
+	} else {
+		err = fmt.Errorf("%w\n(kept: %s)", err, r.dir)
 	}
-	return os.RemoveAll(r.dir)
+	return errors.Join(err, r.lock.Close())
 }

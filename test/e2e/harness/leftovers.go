@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/anteroom/anteroom/internal/store"
 )
 
@@ -167,25 +165,3 @@ func (r *Rig) retire(ctx context.Context) error {
 	return r.WaitNoBrowserMachines(ctx)
 }
 
-// sweep removes by force what a failed test has left on the host.
-func (r *Rig) sweep(ids []string) error {
-	for pid, args := range commandLines() {
-		if !strings.Contains(args, r.StateDir()+"/") {
-			continue
-		}
-		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("harness: kill %d: %w", pid, err)
-		}
-	}
-	for _, m := range mountsBelow(r.StateDir()) {
-		if err := unix.Unmount(strings.TrimPrefix(m, "mount "), unix.MNT_DETACH); err != nil {
-			return fmt.Errorf("harness: un%s: %w", m, err)
-		}
-	}
-	return filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() && slices.Contains(ids, d.Name()) {
-			_ = os.Remove(path)
-		}
-		return nil
-	})
-}

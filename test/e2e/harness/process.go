@@ -14,6 +14,9 @@ import (
 	"time"
 )
 
+// ErrMissed says that a state had passed before the server could be killed in it.
+var ErrMissed = errors.New("harness: the state was missed")
+
 // startTime limits a server's start, the snapshot included.
 const startTime = 3 * time.Minute
 
