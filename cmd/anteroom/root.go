@@ -43,6 +43,7 @@ func newRoot(a *app) *cobra.Command {
 		sessionsCommand(a),
 		shellCommand(a),
 		vaultCommand(a),
+		doctorCommand(a),
 		versionCommand(a),
 	)
 	strict(root)

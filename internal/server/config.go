@@ -132,3 +132,6 @@ func (c Config) databaseFile() string { return filepath.Join(c.StateDir, "antero
 
 // DatabaseFile is the path of the database in the state directory.
 func DatabaseFile(c Config) string { return c.databaseFile() }
+
+// KeyFileOf is the path of the vault's root key file.
+func KeyFileOf(c Config) string { return c.keyFile() }

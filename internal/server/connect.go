@@ -51,7 +51,7 @@ type Connect struct {
 // was killed has left is removed by the next.
 func RunConnect(ctx context.Context, c Connect) (ended session.Session, err error) {
 	c.KeyFile, c.User, c.Cold = "", "", true
-	if err := ready(c.Config); err != nil {
+	if err := ready(ctx, c.Config); err != nil {
 		return ended, err
 	}
 	removeLeftOver(ctx, c.Config)

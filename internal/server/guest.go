@@ -9,11 +9,21 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/anteroom/anteroom/internal/buildinfo"
 )
 
 // ErrGuestBuild says that the agent is of another build than this program.
 var ErrGuestBuild = errors.New("the agent is of another build than this program")
+
+// checkRunsc looks for the runsc program.
+func checkRunsc(path string) error {
+	if err := unix.Access(path, unix.X_OK); err != nil {
+		return fmt.Errorf("gVisor's runsc program is missing: build it (make build), or name it with --runsc: %s: %w", path, err)
+	}
+	return nil
+}
 
 // CheckGuest asks the agent's program which build it is. Host and guest share
 // types, not a protocol version: of different builds, machines would start and

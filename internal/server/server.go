@@ -36,13 +36,16 @@ const shutdownTime = 10 * time.Second
 // linkTime is how long a sign-in link is good for.
 const linkTime = 15 * time.Minute
 
+// ErrNotRoot says who may start a server.
+var ErrNotRoot = errors.New("this must be started by root (sudo), since it makes isolated machines")
+
 // ErrLocked says that another server uses the state directory.
 var ErrLocked = errors.New("another anteroom server is using this state directory; stop it, or give this one another with --state")
 
 // Run runs a server until ctx ends, and returns when all of it has ended. The
 // machines run on, for the next one.
 func Run(ctx context.Context, cfg Config) error {
-	if err := ready(cfg); err != nil {
+	if err := ready(ctx, cfg); err != nil {
 		return err
 	}
 	unlock, err := lockState(cfg.StateDir)
@@ -64,12 +67,18 @@ type purpose struct {
 }
 
 // ready checks what every server needs before anything is touched.
-func ready(cfg Config) error {
+func ready(ctx context.Context, cfg Config) error {
 	if err := cfg.Check(); err != nil {
 		return err
 	}
 	if os.Geteuid() != 0 {
-		return errors.New("this must be started by root (sudo), since it makes isolated machines")
+		return ErrNotRoot
+	}
+	if err := checkRunsc(cfg.Runsc); err != nil {
+		return err
+	}
+	if err := CheckGuest(ctx, cfg.Guest); err != nil {
+		return err
 	}
 	return vault.Harden()
 }
@@ -272,14 +281,11 @@ func newService(ctx context.Context, cfg Config, p purpose, db *sqlite.DB, regis
 		return nil, nil, err
 	}
 	cfg.Logger.Info("providers", "loaded", providers)
-	if err := CheckGuest(ctx, cfg.Guest); err != nil {
-		return nil, nil, err
-	}
 	golden, err := image.Find(image.Config{Dir: cfg.ImageDir, Guest: cfg.Guest})
 	if err != nil {
 		return nil, nil, err
 	}
-	cas, err := readCAs(cfg.CAFiles)
+	cas, err := ReadCAs(cfg.CAFiles)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -359,8 +365,8 @@ func newDriver(ctx context.Context, cfg Config, golden image.Image, warm guestap
 	return driver, nil
 }
 
-// readCAs reads the extra certificates.
-func readCAs(files []string) (string, error) {
+// ReadCAs reads the extra certificates and checks that they are some.
+func ReadCAs(files []string) (string, error) {
 	var all []byte
 	for _, file := range files {
 		b, err := os.ReadFile(file)
