@@ -61,7 +61,7 @@ func (c *Client) dialTerminal(ctx context.Context, machineID string, size Size) 
 	address := c.base.String() + "/api/v1/machines/" + url.PathEscape(machineID) + "/terminal?" + q.Encode()
 	// The client's own time limit would be the connection's.
 	plain := &http.Client{Transport: c.http.Transport, CheckRedirect: c.http.CheckRedirect}
-	ws, _, err := websocket.Dial(ctx, address, &websocket.DialOptions{
+	ws, _, err := websocket.Dial(ctx, address, &websocket.DialOptions{ //nolint:bodyclose // the connection owns it
 		HTTPClient: plain,
 		HTTPHeader: http.Header{"Authorization": {"Bearer " + c.token.Reveal()}},
 	})

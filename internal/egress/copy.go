@@ -108,7 +108,7 @@ func (p *Proxy) join(guest net.Conn, guestReader io.Reader, out net.Conn, r *req
 
 // pump copies until the end of src, which is no error.
 func (p *Proxy) pump(dst io.Writer, src io.Reader, n *int64, total prometheus.Counter, dog *watchdog) error {
-	buf := p.buffers.Get().(*[]byte)
+	buf := p.buffers.Get().(*[]byte) //nolint:errcheck // the pool holds nothing else
 	defer p.buffers.Put(buf)
 	for {
 		got, err := src.Read(*buf)

@@ -159,7 +159,7 @@ func connect(conn net.Conn, up Upstream, t target) (*bufio.Reader, error) {
 			return nil, err
 		}
 		// The answer has no body, whatever its headers say (RFC 9110, 9.3.6).
-		resp, err := http.ReadResponse(br, &http.Request{Method: http.MethodConnect})
+		resp, err := http.ReadResponse(br, &http.Request{Method: http.MethodConnect}) //nolint:bodyclose // there is none
 		if err != nil {
 			return nil, &Error{Code: UpstreamProtocol, Err: errors.New("the upstream's answer does not parse")}
 		}

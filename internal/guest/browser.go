@@ -160,7 +160,7 @@ func (b *browser) waitReady(ctx context.Context) error {
 	}
 	conn, err := dialSingleton(ctx)
 	if err != nil {
-		return fmt.Errorf("Chromium shows a window and takes no command line: %w", err)
+		return fmt.Errorf("Chromium shows a window and takes no command line: %w", err) //nolint:staticcheck // a name
 	}
 	return conn.Close()
 }
@@ -181,7 +181,7 @@ func (b *browser) open(ctx context.Context, url string) error {
 	if _, err := io.WriteString(conn, message); err != nil {
 		return fmt.Errorf("handing the address to Chromium: %w", err)
 	}
-	if err := conn.(*net.UnixConn).CloseWrite(); err != nil {
+	if err := conn.(*net.UnixConn).CloseWrite(); err != nil { //nolint:errcheck // it was dialled as one
 		return fmt.Errorf("handing the address to Chromium: %w", err)
 	}
 	answer := make([]byte, 16)
@@ -190,7 +190,7 @@ func (b *browser) open(ctx context.Context, url string) error {
 		return fmt.Errorf("waiting for Chromium's answer: %w", err)
 	}
 	if !bytes.HasPrefix(answer[:n], []byte("ACK")) {
-		return fmt.Errorf("Chromium answered %q", answer[:n])
+		return fmt.Errorf("Chromium answered %q", answer[:n]) //nolint:staticcheck // a name
 	}
 	return nil
 }

@@ -71,7 +71,7 @@ func sendHook(socket, address string) error {
 	if _, err := io.WriteString(conn, address[:min(len(address), maxURLBytes+1)]); err != nil {
 		return err
 	}
-	if err := conn.(*net.UnixConn).CloseWrite(); err != nil {
+	if err := conn.(*net.UnixConn).CloseWrite(); err != nil { //nolint:errcheck // it was dialled as one
 		return err
 	}
 	_, err = io.ReadFull(conn, make([]byte, 1))

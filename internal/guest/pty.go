@@ -58,7 +58,7 @@ func openTerminal(u User, cols, rows int) (ours, theirs *os.File, err error) {
 // SIGWINCH.
 func setTerminalSize(ours *os.File, cols, rows int) error {
 	bounded := func(n int) uint16 {
-		return uint16(min(max(n, guestapi.MinTermSize), guestapi.MaxTermSize)) //nolint:gosec // bounded
+		return uint16(min(max(n, guestapi.MinTermSize), guestapi.MaxTermSize))
 	}
 	return control(ours, func(fd int) error {
 		return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: bounded(rows), Col: bounded(cols)})

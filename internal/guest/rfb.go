@@ -146,7 +146,7 @@ func readRectangles(conn net.Conn, n int) ([]byte, error) {
 			return nil, err
 		}
 		at := func(i int) int64 { return int64(binary.BigEndian.Uint16(head[2*i:])) }
-		switch encoding := int32(binary.BigEndian.Uint32(head[8:])); encoding {
+		switch encoding := int32(binary.BigEndian.Uint32(head[8:])); encoding { //nolint:gosec // RFC 6143: it is signed
 		case 0: // raw, 32 bits a pixel
 			if _, err := io.CopyN(io.Discard, conn, at(2)*at(3)*4); err != nil {
 				return nil, err

@@ -81,7 +81,7 @@ func (r *runner) start(u User, env []string, req guestapi.RunRequest) error {
 		if err != nil {
 			return fmt.Errorf("pipe: %w", err)
 		}
-		ends[i], ends[i+1] = rd, wr
+		ends[i], ends[i+1] = rd, wr //nolint:gosec // i is even
 		r.files = append(r.files, rd, wr)
 	}
 	var err error

@@ -102,7 +102,7 @@ func EncodeTermSize(cols, rows int) []byte {
 }
 
 func clampTermSize(n int) uint16 {
-	return uint16(min(max(n, MinTermSize), MaxTermSize)) //nolint:gosec // it is in between
+	return uint16(min(max(n, MinTermSize), MaxTermSize))
 }
 
 // DecodeTermSize reads the payload of a TermResize frame; a size outside of

@@ -118,7 +118,7 @@ func hashRecipe(root string) func(io.Writer) error {
 				return err
 			}
 			b, err := recipe.ReadFile(path)
-			fmt.Fprintf(w, "%s %d ", path, len(b))
+			_, _ = fmt.Fprintf(w, "%s %d ", path, len(b))
 			_, _ = w.Write(b)
 			return err
 		})

@@ -162,7 +162,7 @@ func (e *setting) setList(n ast.Node) error {
 		}
 		items = append(items, t)
 	}
-	e.value.(interface{ setAll([]string) }).setAll(items)
+	e.value.(interface{ setAll([]string) }).setAll(items) //nolint:errcheck // checked by the caller
 	return nil
 }
 

@@ -151,7 +151,7 @@ func (v listValue[T]) Set(text string) error {
 	return v.add(text)
 }
 
-func (v listValue[T]) add(text string) error {
+func (v listValue[T]) add(text string) error { //nolint:unparam // as lister has it
 	for part := range strings.SplitSeq(text, ",") {
 		if part = strings.TrimSpace(part); part != "" {
 			*v.to = append(*v.to, T(part))

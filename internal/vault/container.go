@@ -58,11 +58,11 @@ func encode(files []File) ([]byte, error) {
 	}
 	// Of the right size at once: growing would leave copies of secrets behind.
 	out := make([]byte, 0, size)
-	out = binary.BigEndian.AppendUint16(out, uint16(len(files)))
+	out = binary.BigEndian.AppendUint16(out, uint16(len(files))) //nolint:gosec // checked above
 	for _, f := range files {
-		out = append(out, byte(len(f.Name)))
+		out = append(out, byte(len(f.Name))) //nolint:gosec // checked above
 		out = append(out, f.Name...)
-		out = binary.BigEndian.AppendUint32(out, uint32(len(f.Content)))
+		out = binary.BigEndian.AppendUint32(out, uint32(len(f.Content))) //nolint:gosec // checked above
 		out = append(out, f.Content...)
 	}
 	return out, nil

@@ -25,7 +25,7 @@ func readKeys(path string) (keyring, error) {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrKeyFile, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrKeyFile, path, err)

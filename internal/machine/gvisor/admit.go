@@ -28,7 +28,7 @@ func (d *Driver) admit() error {
 	if err := unix.Statfs(d.cfg.StateDir, &fs); err != nil {
 		return fmt.Errorf("statfs: %w", err)
 	}
-	if room := int64(fs.Bavail) * fs.Bsize; room < d.cfg.MinFreeDisk {
+	if room := int64(fs.Bavail) * fs.Bsize; room < d.cfg.MinFreeDisk { //nolint:gosec // a number of blocks
 		return fmt.Errorf("%w: %d MiB are free, %d MiB must be", machine.ErrDiskFull, room>>20, d.cfg.MinFreeDisk>>20)
 	}
 	return nil

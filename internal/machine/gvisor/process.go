@@ -76,7 +76,7 @@ func waitProcess(ctx context.Context, pid int, start uint64) error {
 		_ = unix.Close(wake)
 	}()
 	for {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}}
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(wake), Events: unix.POLLIN}} //nolint:gosec // descriptors are small
 		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("poll: %w", err)
 		}
@@ -139,7 +139,7 @@ func killOnce(ctx context.Context, logFile string) (found bool, err error) {
 func pollEnd(ctx context.Context, fd int) error {
 	const step = 100 // ms
 	for ctx.Err() == nil {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}} //nolint:gosec // descriptors are small
 		n, err := unix.Poll(fds, step)
 		if n > 0 {
 			return nil

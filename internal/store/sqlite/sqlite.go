@@ -177,7 +177,7 @@ func each(ctx context.Context, q querier, f func(scanner) error, query string, a
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }()
 	for rows.Next() {
 		if err := f(rows); err != nil {
 			return err
