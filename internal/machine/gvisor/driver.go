@@ -100,7 +100,7 @@ func New(cfg Config) (*Driver, error) {
 	}
 	hash, err := fileHash(cfg.Runsc)
 	if err != nil {
-		return nil, fmt.Errorf("gvisor: runsc is missing (make runsc builds it): %w", err)
+		return nil, fmt.Errorf("gvisor: runsc is missing (make build builds it): %w", err)
 	}
 	if _, err := os.Stat(cfg.Image); err != nil {
 		return nil, fmt.Errorf("gvisor: the golden image is missing (anteroom image build makes it): %w", err)
