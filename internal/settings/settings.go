@@ -118,8 +118,10 @@ func (s *Settings) Load() error {
 		}
 	}
 	for _, e := range s.table {
-		text, ok := os.LookupEnv(e.env())
-		if !ok || e.from > fromEnv {
+		text := os.Getenv(e.env())
+		// Empty is as good as not there: what starts containers often sets
+		// variables to nothing.
+		if text == "" || e.from > fromEnv {
 			continue
 		}
 		if err := e.set(fromEnv, text); err != nil {
