@@ -73,7 +73,8 @@ linker_flags() {
 # both programs' sources, but for the page
 program_sources() {
   find cmd internal -path internal/web/dist -prune -o -type f ! -name '*_test.go' -print0 | sort -z | xargs -0 sha256sum
-  sha256sum go.mod go.sum scripts/build.sh
+  sha256sum go.mod go.sum
+  declare -f go_build linker_flags agent_id
   go version
 }
 
@@ -124,7 +125,7 @@ make_runsc() {
 
 build_runsc() {
   local wanted target
-  wanted=$(cat tools/runsc/go.mod tools/runsc/go.sum scripts/build.sh | key)
+  wanted=$({ cat tools/runsc/go.mod tools/runsc/go.sum && declare -f go_build make_runsc; } | key)
   [[ -x bin/runsc ]] && is_made runsc "$wanted" && return
   get_go
   target=$ANTEROOM_CACHE/runsc-$wanted
