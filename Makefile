@@ -41,9 +41,12 @@ fuzz: ## fuzz every fuzz target for a few seconds (FUZZ_SECONDS in all)
 	@scripts/fuzz.sh
 
 bench: image ## measure, and write BENCH.md
+	@scripts/setup.sh test
 	@. scripts/lib.sh; . scripts/env.sh; get_go; exec go run ./test/bench $(ARGS)
 
 demo: image ## sign in with the three real tools without the internet
+	@scripts/setup.sh test
+	@scripts/build.sh demo
 	@exec bin/anteroom demo $(ARGS)
 
 clean: ## remove what was built in this tree; caches and golden images stay

@@ -4,6 +4,7 @@
 #   build.sh page      internal/web/dist, which the program embeds
 #   build.sh guest     bin/anteroom-guest, the agent inside of the machines
 #   build.sh program   bin/anteroom
+#   build.sh demo      bin/anteroom-demo, which holds the test identity provider
 #   build.sh runsc     bin/runsc, gVisor's, as pinned in tools/runsc
 #   build.sh all       all of them
 #
@@ -104,6 +105,19 @@ build_program() {
   now_made program "$wanted"
 }
 
+build_demo() {
+  local wanted
+  wanted=$({
+    program_sources
+    find test -type f ! -name '*_test.go' -print0 | sort -z | xargs -0 sha256sum
+  } | key)
+  [[ -x bin/anteroom-demo ]] && is_made demo "$wanted" && return
+  get_go
+  download_modules
+  step "Building the demo" go_build -ldflags '-s -w' -o bin/anteroom-demo ./cmd/anteroom-demo
+  now_made demo "$wanted"
+}
+
 # download_modules gets the modules that the programs are built from.
 download_modules() {
   GOPROXY=off list_all >/dev/null 2>&1 || step "Getting the Go modules" list_all
@@ -142,6 +156,10 @@ build() {
   case $1 in
   page) build_page ;;
   runsc) build_runsc ;;
+  demo)
+    get_go
+    build_demo
+    ;;
   guest | program)
     get_go
     sources=$(program_sources | key)

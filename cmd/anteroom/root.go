@@ -44,6 +44,7 @@ func newRoot(a *app) *cobra.Command {
 		shellCommand(a),
 		vaultCommand(a),
 		doctorCommand(a),
+		demoCommand(a),
 		versionCommand(a),
 	)
 	strict(root)
