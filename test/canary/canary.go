@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // window is how many bytes of a pattern are compared at first; shorter
@@ -179,6 +180,9 @@ func (s *Scanner) Files(dir string) ([]Found, error) {
 		}
 		defer func() { _ = f.Close() }()
 		as, err := s.Read(f)
+		if errors.Is(err, syscall.EINVAL) {
+			err = nil // a namespace's handle, which has no content
+		}
 		for _, a := range as {
 			all = append(all, Found{path, a})
 		}

@@ -55,6 +55,8 @@ func run(m *testing.M) (code int) {
 	return m.Run()
 }
 
+var errNotYet = errors.New("not yet")
+
 // limit is the time that one test's waits may take together.
 func limit(t *testing.T, d time.Duration) context.Context {
 	t.Helper()
@@ -90,6 +92,10 @@ func newPerson(t *testing.T, ctx context.Context, rig *harness.Rig, name string)
 		if t.Failed() {
 			screenshot(t, page)
 			t.Logf("the server's log ends with:\n%s", rig.LogTail(30))
+			retire(t, u)
+		}
+		if n := page.LostClicks(); n > 0 {
+			t.Logf("%d clicks were lost", n)
 		}
 		for _, p := range page.Problems() {
 			t.Errorf("the page: %s", p)
@@ -99,6 +105,15 @@ func newPerson(t *testing.T, ctx context.Context, rig *harness.Rig, name string)
 		}
 	})
 	return someone{u, page}
+}
+
+// retire ends what a failed test has left running, for those after it.
+func retire(t *testing.T, u *harness.User) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := u.Retire(ctx); err != nil {
+		t.Log(err)
+	}
 }
 
 func screenshot(t *testing.T, page *person.Page) {

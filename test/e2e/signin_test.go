@@ -32,7 +32,7 @@ var tools = []tool{
 		files: []string{".codex/auth.json"},
 	},
 	{
-		provider: idp.Gemini, prompt: "gemini -p hello",
+		provider: idp.Gemini, prompt: "gemini --skip-trust -p hello",
 		files: []string{".gemini/oauth_creds.json"},
 	},
 }

@@ -30,8 +30,11 @@ type Page struct {
 	tab     context.Context
 	end     context.CancelFunc
 
+	commands int // typed by Shell so far
+
 	mu       sync.Mutex
 	problems []string
+	lost     int
 }
 
 // run carries out actions in the tab, until ctx ends.

@@ -64,16 +64,16 @@ func (p *Page) WaitTerminalText(ctx context.Context, re *regexp.Regexp) (string,
 	return look[string](ctx, p, fmt.Sprintf("at the terminal for %s", re), `(re) => { `+rows+` return new RegExp(re, "m").test(text) ? text : ""; }`, re.String())
 }
 
-// done is what a shell prints when Shell's command has ended.
-var done = regexp.MustCompile(`\[the command ended with (\d+)\]`)
-
 // Shell types a command, waits for it to end, and returns what it printed, as
 // far as the terminal shows it, and its exit code.
 func (p *Page) Shell(ctx context.Context, command string) (output string, code int, err error) {
-	// The word is broken in what is typed, so that only its output matches.
-	if err := p.Type(ctx, "clear; "+command+`; echo "[the command"" ended with $?]"`); err != nil {
+	p.commands++
+	// The word is broken in what is typed, so that only its output matches; the
+	// number tells it from the last command's, which may still be shown.
+	if err := p.Type(ctx, fmt.Sprintf(`clear; %s; echo "[command"" %d ended with $?]"`, command, p.commands)); err != nil {
 		return "", 0, err
 	}
+	done := regexp.MustCompile(fmt.Sprintf(`\[command %d ended with (\d+)\]`, p.commands))
 	text, err := p.WaitTerminalText(ctx, done)
 	if err != nil {
 		return "", 0, err
@@ -81,4 +81,12 @@ func (p *Page) Shell(ctx context.Context, command string) (output string, code i
 	m := done.FindStringSubmatchIndex(text)
 	code, err = strconv.Atoi(text[m[2]:m[3]])
 	return strings.TrimSpace(text[:m[0]]), code, err
+}
+
+// WaitTerminalAgain waits until the terminal, whose connection has broken, is
+// attached again.
+func (p *Page) WaitTerminalAgain(ctx context.Context) error {
+	_, err := look[bool](ctx, p, "for the terminal to be back", `() => { `+rows+`
+  return document.querySelector("[data-testid=terminal-status]")?.dataset.phase === "live" && /\[connected again\][^]*\S/.test(text); }`)
+	return err
 }

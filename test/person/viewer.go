@@ -3,6 +3,7 @@ package person
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/chromedp/chromedp/kb"
 
@@ -80,20 +81,42 @@ func (p *Page) SendPassword(ctx context.Context, provider idp.Provider, password
 	return p.fill(ctx, provider, 1, password+kb.Enter)
 }
 
+// focusTime is how long a person waits for a field to show the focus before
+// they click again.
+const focusTime = 5 * time.Second
+
 // fill clicks on a field and types once the field shows that it has the focus:
 // Chromium may handle keys before a click that came just before them.
 func (p *Page) fill(ctx context.Context, provider idp.Provider, field int, text string) error {
-	fields, err := p.fields(ctx, provider, -1)
-	if err != nil {
-		return err
+	for {
+		fields, err := p.fields(ctx, provider, -1)
+		if err != nil {
+			return err
+		}
+		if err := p.click(ctx, fields[field]); err != nil {
+			return err
+		}
+		soon, cancel := context.WithTimeout(ctx, focusTime)
+		_, err = p.fields(soon, provider, field)
+		cancel()
+		if err == nil {
+			return p.keys(ctx, text)
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+		p.mu.Lock()
+		p.lost++
+		p.mu.Unlock()
 	}
-	if err := p.click(ctx, fields[field]); err != nil {
-		return err
-	}
-	if _, err := p.fields(ctx, provider, field); err != nil {
-		return err
-	}
-	return p.keys(ctx, text)
+}
+
+// LostClicks counts the clicks on the remote screen that had no effect, so that
+// the person clicked again.
+func (p *Page) LostClicks() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.lost
 }
 
 // fields finds the two fields of a sign-in page by their borders: two lines as

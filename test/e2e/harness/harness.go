@@ -48,6 +48,8 @@ type Config struct {
 	ImageDir string    // see EnvImageDir
 	Flags    []string  // more flags of anteroom serve
 	Log      io.Writer // gets the server's log too, beside the file
+	// StateBytes, if not 0, puts the state directory on a disk of that size.
+	StateBytes int64
 	// Sites are further hosts that the machines reach; see idp.Config.
 	Sites map[string]http.Handler
 }
@@ -149,6 +151,11 @@ func (r *Rig) start(ctx context.Context) error {
 			return fmt.Errorf("harness: %w", err)
 		}
 	}
+	if r.cfg.StateBytes != 0 {
+		if err := mountSmall(r.StateDir(), r.cfg.StateBytes); err != nil {
+			return err
+		}
+	}
 	if r.address, err = freeAddress(); err != nil {
 		return err
 	}
@@ -217,6 +224,9 @@ func (r *Rig) Close() error {
 	}
 	if r.log != nil {
 		err = errors.Join(err, r.log.Close())
+	}
+	if r.cfg.StateBytes != 0 {
+		err = errors.Join(err, unmountSmall(r.StateDir()))
 	}
 	if err == nil {
 		err = os.RemoveAll(r.dir)

@@ -109,7 +109,7 @@ func (r *Rig) machineIDs(ctx context.Context) []string {
 // WaitNoBrowserMachines waits until no browser machine is left: no row that
 // says so, and nothing on the host of any that ever was. The server may go on.
 func (r *Rig) WaitNoBrowserMachines(ctx context.Context) error {
-	return r.until(ctx, func() error {
+	return Until(ctx, func() error {
 		users, err := r.db.Users(ctx)
 		if err != nil {
 			return err
@@ -135,9 +135,9 @@ func (r *Rig) WaitNoBrowserMachines(ctx context.Context) error {
 	})
 }
 
-// until looks again and again until check finds nothing wrong; with ctx's end
+// Until looks again and again until check finds nothing wrong; with ctx's end
 // it returns what was wrong last.
-func (r *Rig) until(ctx context.Context, check func() error) error {
+func Until(ctx context.Context, check func() error) error {
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	for {
@@ -157,11 +157,10 @@ func (r *Rig) until(ctx context.Context, check func() error) error {
 func (r *Rig) retire(ctx context.Context) error {
 	var err error
 	for _, u := range r.users {
-		err = errors.Join(err, u.retire(ctx))
+		err = errors.Join(err, u.Retire(ctx))
 	}
 	if err != nil || r.db == nil {
 		return err
 	}
 	return r.WaitNoBrowserMachines(ctx)
 }
-

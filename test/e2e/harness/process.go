@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -27,14 +28,15 @@ type process struct {
 	err   error         // what Wait said; after ended
 }
 
-// Restart starts the server again on the same address and state directory, and
-// returns once it answers. It must not be running.
-func (r *Rig) Restart(ctx context.Context) error {
+// Restart starts the server again on the same address and state directory, with
+// more flags if they are given, and returns once it answers. It must not be
+// running.
+func (r *Rig) Restart(ctx context.Context, flags ...string) error {
 	args := append([]string{
 		"serve", "--listen", r.address, "--state", r.StateDir(), "--upstreams-file", r.upstreamFile(), "--ca-files", r.caFile(),
 		"--image-dir", r.cfg.ImageDir, "--guest", filepath.Join(r.cfg.Bin, "anteroom-guest"), "--runsc", filepath.Join(r.cfg.Bin, "runsc"),
 		"--user", "", "--log-level", "debug",
-	}, r.cfg.Flags...)
+	}, slices.Concat(r.cfg.Flags, flags)...)
 	cmd := exec.Command(filepath.Join(r.cfg.Bin, "anteroom"), args...)
 	cmd.Env = cleanEnv()
 	cmd.Stderr = r.log

@@ -71,8 +71,8 @@ func sweep(stateDir string, ids []string) error {
 			return fmt.Errorf("harness: kill %d: %w", pid, err)
 		}
 	}
-	for _, m := range mountsBelow(stateDir) {
-		if err := unix.Unmount(strings.TrimPrefix(m, "mount "), unix.MNT_DETACH); err != nil {
+	for _, m := range append(mountsBelow(stateDir), stateDir) {
+		if err := unix.Unmount(strings.TrimPrefix(m, "mount "), unix.MNT_DETACH); err != nil && m != stateDir {
 			return fmt.Errorf("harness: un%s: %w", m, err)
 		}
 	}
@@ -82,4 +82,22 @@ func sweep(stateDir string, ids []string) error {
 		}
 		return nil
 	})
+}
+
+// mountSmall makes dir a file system of its own, in memory.
+func mountSmall(dir string, size int64) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("harness: %w", err)
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("mode=0700,size=%d", size)); err != nil {
+		return fmt.Errorf("harness: mount a small disk: %w", err)
+	}
+	return nil
+}
+
+func unmountSmall(dir string) error {
+	if err := unix.Unmount(dir, 0); err != nil {
+		return fmt.Errorf("harness: unmount the small disk: %w", err)
+	}
+	return nil
 }

@@ -173,7 +173,7 @@ var output = regexp.MustCompile(`(?s)<<begin>>\r?\n(.*)<<end (\d+)>>`)
 
 // Shell runs a command in a new shell on the user's CLI machine, through the
 // terminal's WebSocket, and returns what it printed, on both of its outputs,
-// and its exit code. Its standard input is empty.
+// and its exit code. Its standard input is empty, its outputs are a pipe.
 func (u *User) Shell(ctx context.Context, command string) (text string, code int, err error) {
 	m, err := u.EnsureMachine(ctx)
 	if err != nil {
@@ -182,7 +182,7 @@ func (u *User) Shell(ctx context.Context, command string) (text string, code int
 	in, typed := io.Pipe()
 	defer func() { _ = typed.Close() }()
 	// The marks are broken in what is typed, since the terminal echoes it.
-	line := `echo "<<""begin>>"; { ` + command + `; } </dev/null; echo "<<""end $?>>"; exit` + "\n"
+	line := `echo "<<""begin>>"; { ` + command + `; } </dev/null 2>&1 | cat; echo "<<""end ${PIPESTATUS[0]}>>"; exit` + "\n"
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	sent := make(chan struct{})
@@ -201,8 +201,8 @@ func (u *User) Shell(ctx context.Context, command string) (text string, code int
 	return strings.TrimSpace(strings.ReplaceAll(found[1], "\r\n", "\n")), code, err
 }
 
-// retire cancels the users' open sessions and destroys their machines.
-func (u *User) retire(ctx context.Context) error {
+// Retire cancels the user's open sessions and destroys their machine.
+func (u *User) Retire(ctx context.Context) error {
 	all, err := u.Sessions(ctx)
 	if err != nil {
 		return err

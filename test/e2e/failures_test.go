@@ -1,0 +1,199 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/anteroom/anteroom/internal/session"
+	"github.com/anteroom/anteroom/test/e2e/harness"
+	"github.com/anteroom/anteroom/test/idp"
+)
+
+// TestFailures makes sessions fail in the ways that a person can meet. Each
+// ends with its code, its sentence in the page and nothing left; and a new try
+// works.
+func TestFailures(t *testing.T) {
+	tests := []struct {
+		name     string
+		provider idp.Provider
+		reason   session.Reason
+		// spoil has a session fail whose page is open, and may return what ends
+		// the cause again.
+		spoil func(t *testing.T, ctx context.Context, who someone, id string)
+	}{
+		{"cancelled", idp.Claude, session.ReasonCancelled, func(t *testing.T, ctx context.Context, who someone, _ string) {
+			must(t, who.page.WaitSignInPage(ctx, idp.Claude))
+			must(t, who.page.Cancel(ctx))
+		}},
+		{"cancelled while starting", idp.Codex, session.ReasonCancelled, func(t *testing.T, ctx context.Context, who someone, _ string) {
+			must(t, who.page.Cancel(ctx))
+		}},
+		{"the provider refuses the sign-in", idp.Codex, session.ReasonLoginExited, func(t *testing.T, ctx context.Context, who someone, _ string) {
+			fail(t, idp.Codex, idp.AtToken, idp.Fault{Refuse: true})
+			signInHere(t, ctx, who, idp.Codex)
+		}},
+		{"the provider answers garbage", idp.Claude, session.ReasonLoginExited, func(t *testing.T, ctx context.Context, who someone, _ string) {
+			fail(t, idp.Claude, idp.AtToken, idp.Fault{Garbage: true})
+			signInHere(t, ctx, who, idp.Claude)
+		}},
+		{"the tool ends early", idp.Gemini, session.ReasonLoginExited, func(t *testing.T, ctx context.Context, who someone, _ string) {
+			fail(t, idp.Gemini, idp.AtToken, idp.Fault{Drop: true})
+			signInHere(t, ctx, who, idp.Gemini)
+		}},
+		{"the machine is killed", idp.Claude, session.ReasonMachineLost, func(t *testing.T, ctx context.Context, who someone, id string) {
+			must(t, who.page.WaitSignInPage(ctx, idp.Claude))
+			killMachine(t, ctx, id)
+		}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			ctx := limit(t, 2*time.Minute)
+			who := newPerson(t, ctx, shared.rig, "failure-"+strings.ReplaceAll(test.name, " ", "-"))
+			id, err := who.page.Connect(ctx, string(test.provider))
+			must(t, err)
+			test.spoil(t, ctx, who, id)
+			ended(t, ctx, shared.rig, who, test.reason)
+			shared.rig.IDP.ClearFaults()
+			tryAgain(t, ctx, who, test.provider)
+		})
+	}
+}
+
+func fail(t *testing.T, provider idp.Provider, at idp.Stage, fault idp.Fault) {
+	t.Helper()
+	shared.rig.IDP.SetFault(provider, at, fault)
+	t.Cleanup(shared.rig.IDP.ClearFaults)
+}
+
+func signInHere(t *testing.T, ctx context.Context, who someone, provider idp.Provider) {
+	t.Helper()
+	must(t, who.page.WaitSignInPage(ctx, provider))
+	must(t, who.page.SignInAt(ctx, provider, who.email(), idp.DefaultPassword))
+}
+
+// killMachine kills the session's machine: its sandbox's process on this host.
+func killMachine(t *testing.T, ctx context.Context, id string) {
+	t.Helper()
+	s, err := shared.rig.DB().Session(ctx, session.ID(id))
+	must(t, err)
+	vm, err := shared.rig.DB().VM(ctx, s.VMID)
+	must(t, err)
+	var ref struct {
+		PID int `json:"pid"`
+	}
+	must(t, json.Unmarshal(vm.Ref, &ref))
+	args, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(ref.PID), "cmdline"))
+	must(t, err)
+	if !strings.Contains(string(args), vm.ID) {
+		t.Fatalf("process %d is not machine %s: %q", ref.PID, vm.ID, args)
+	}
+	must(t, syscall.Kill(ref.PID, syscall.SIGKILL))
+}
+
+// ended wants the session that the page shows to have ended for a reason, and
+// nothing of its machine to be left.
+func ended(t *testing.T, ctx context.Context, rig *harness.Rig, who someone, want session.Reason) {
+	t.Helper()
+	reason, sentence, err := who.page.Reason(ctx)
+	must(t, err)
+	if reason != string(want) || sentence != want.Sentence() {
+		t.Errorf("the page says %q (%s), want %q (%s)", sentence, reason, want.Sentence(), want)
+	}
+	must(t, who.page.WaitDestroyed(ctx))
+	must(t, rig.WaitNoBrowserMachines(ctx))
+}
+
+func tryAgain(t *testing.T, ctx context.Context, who someone, provider idp.Provider) {
+	t.Helper()
+	_, err := who.page.TryAgain(ctx)
+	must(t, err)
+	signInHere(t, ctx, who, provider)
+	who.completed(t, ctx)
+}
+
+// TestNoMemory starts the server where there is not enough memory for a machine.
+func TestNoMemory(t *testing.T) {
+	ctx := limit(t, 2*time.Minute)
+	who := newPerson(t, ctx, shared.rig, "no-memory")
+	must(t, shared.rig.Stop(ctx))
+	must(t, shared.rig.Restart(ctx, "--min-free-memory", "64TiB"))
+	must(t, who.page.Home(ctx))
+	_, err := who.page.Connect(ctx, string(idp.Claude))
+	must(t, err)
+	ended(t, ctx, shared.rig, who, session.ReasonNoMemory)
+	must(t, shared.rig.Stop(ctx))
+	must(t, shared.rig.Restart(ctx))
+	tryAgain(t, ctx, who, idp.Claude)
+}
+
+// TestSmallRig needs a server of its own: with a small disk, and little time
+// for a sign-in.
+func TestSmallRig(t *testing.T) {
+	const size = 640 << 20
+	rig, err := harness.Start(limit(t, time.Minute), harness.Config{StateBytes: size, Flags: []string{"--session-time", "1m"}})
+	must(t, err)
+	t.Cleanup(func() {
+		if err := rig.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("group", func(t *testing.T) {
+		t.Run("expired", func(t *testing.T) {
+			t.Parallel()
+			ctx := limit(t, 3*time.Minute)
+			who := newPerson(t, ctx, rig, "expired")
+			_, err := who.page.Connect(ctx, string(idp.Codex))
+			must(t, err)
+			must(t, who.page.WaitSignInPage(ctx, idp.Codex))
+			ended(t, ctx, rig, who, session.ReasonExpired)
+			tryAgain(t, ctx, who, idp.Codex)
+		})
+		t.Run("disk full", func(t *testing.T) {
+			t.Parallel()
+			ctx := limit(t, 3*time.Minute)
+			who := newPerson(t, ctx, rig, "disk-full")
+			id, err := who.page.Connect(ctx, string(idp.Claude))
+			must(t, err)
+			must(t, who.page.WaitSignInPage(ctx, idp.Claude))
+			free := fill(t, rig.StateDir(), 100<<20) // machines want more
+			must(t, who.page.SignInAt(ctx, idp.Claude, who.email(), idp.DefaultPassword))
+			// What was begun is finished as far as it can be: it is stored, and
+			// the machine to deliver it to cannot be made.
+			ended(t, ctx, rig, who, session.ReasonDiskFull)
+			s, err := who.Session(ctx, id)
+			must(t, err)
+			t.Logf("%+v", s)
+			must(t, who.page.Home(ctx))
+			_, err = who.page.Connect(ctx, string(idp.Claude))
+			must(t, err)
+			ended(t, ctx, rig, who, session.ReasonDiskFull)
+			free()
+			tryAgain(t, ctx, who, idp.Claude)
+		})
+	})
+}
+
+// fill takes all but rest bytes of what is free on dir's file system, until
+// free or the test's end.
+func fill(t *testing.T, dir string, rest int64) (free func()) {
+	t.Helper()
+	var stat unix.Statfs_t
+	must(t, unix.Statfs(dir, &stat))
+	file := filepath.Join(dir, "filled")
+	f, err := os.Create(file)
+	must(t, err)
+	must(t, unix.Fallocate(int(f.Fd()), 0, 0, int64(stat.Bavail)*stat.Bsize-rest)) //nolint:gosec // a small disk
+	must(t, f.Close())
+	free = func() { _ = os.Remove(file) }
+	t.Cleanup(free)
+	return free
+}
