@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/anteroom/anteroom/internal/guestapi"
@@ -25,49 +24,52 @@ const collectEvery = 5 * time.Second
 const guestTime = 30 * time.Second
 
 // lockPerson lets one start, delivery or collection at a time be under way for
-// a user's cli machine.
-func (s *Service) lockPerson(userID string) (unlock func()) {
+// a user's cli machine. It waits for as long as ctx allows.
+func (s *Service) lockPerson(ctx context.Context, userID string) (unlock func(), err error) {
 	s.mu.Lock()
-	l := s.people[userID]
-	if l == nil {
-		l = &sync.Mutex{}
-		s.people[userID] = l
+	place := s.people[userID]
+	if place == nil {
+		place = make(chan struct{}, 1)
+		s.people[userID] = place
 	}
 	s.mu.Unlock()
-	l.Lock()
-	return l.Unlock
+	select {
+	case place <- struct{}{}:
+		return func() { <-place }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // cliMachine returns the user's cli machine: the one that runs, adopted after
-// a restart, or a new one with all active credentials delivered. The caller
-// holds the user's lock.
-func (s *Service) cliMachine(ctx context.Context, userID string) (*machine.Machine, error) {
-	if s.cfg.Deliver != nil {
-		return nil, ErrNoMachines
-	}
+// a restart, or (made) a new one with all active credentials delivered. The
+// caller holds the user's lock.
+func (s *Service) cliMachine(ctx context.Context, userID string) (m *machine.Machine, made bool, err error) {
 	vm, err := s.db.CLIMachine(ctx, userID)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return s.newCLIMachine(ctx, userID)
+		m, err = s.newCLIMachine(ctx, userID)
+		return m, true, err
 	case err != nil:
-		return nil, err
+		return nil, false, err
 	}
 	if m := s.machine(vm.ID); m != nil {
 		select {
 		case <-m.Done():
 		default:
-			return m, nil
+			return m, false, nil
 		}
 	} else if m, err := s.adopt(ctx, vm, guestapi.View{}); err == nil {
 		s.watch(userID, m)
-		return m, nil
-	} else if ctx.Err() != nil {
-		return nil, err
+		return m, false, nil
+	} else if ctx.Err() != nil || errors.Is(err, errNotRunning) {
+		return nil, false, err
 	}
 	if err := s.destroy(ctx, vm, "it was no longer running"); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return s.newCLIMachine(ctx, userID)
+	m, err = s.newCLIMachine(ctx, userID)
+	return m, true, err
 }
 
 func (s *Service) newCLIMachine(ctx context.Context, userID string) (*machine.Machine, error) {
@@ -101,7 +103,10 @@ func (s *Service) newCLIMachine(ctx context.Context, userID string) (*machine.Ma
 // machine. What that machine has refreshed by itself is taken back first, so
 // that an older version never overwrites a newer one.
 func (s *Service) deliver(ctx context.Context, userID, providerName string) error {
-	unlock := s.lockPerson(userID)
+	unlock, err := s.lockPerson(ctx, userID)
+	if err != nil {
+		return err
+	}
 	defer unlock()
 	if s.cfg.Deliver != nil {
 		c, err := s.db.ActiveCredential(ctx, userID, providerName)
@@ -110,7 +115,16 @@ func (s *Service) deliver(ctx context.Context, userID, providerName string) erro
 		}
 		return s.handTo(ctx, here, s.cfg.Deliver, c)
 	}
-	m, err := s.cliMachine(ctx, userID)
+	err = s.deliverToMachine(ctx, userID, providerName)
+	if errors.Is(err, machine.ErrGone) {
+		// It ended just now: another is made.
+		err = s.deliverToMachine(ctx, userID, providerName)
+	}
+	return err
+}
+
+func (s *Service) deliverToMachine(ctx context.Context, userID, providerName string) error {
+	m, made, err := s.cliMachine(ctx, userID)
 	if err != nil {
 		return err
 	}
@@ -119,17 +133,29 @@ func (s *Service) deliver(ctx context.Context, userID, providerName string) erro
 	if err != nil {
 		return err
 	}
+	if made && c.DeliveredTo == m.ID() {
+		return nil // with everything else, when it started
+	}
 	return s.hand(ctx, m, c)
 }
 
-// hand delivers one version to a machine.
+// hand delivers one version to a machine. Where the line breaks it is sent
+// again, which the agent knows; machine.ErrGone if the machine has ended.
 func (s *Service) hand(ctx context.Context, m *machine.Machine, c store.Credential) error {
 	return s.handTo(ctx, m.ID(), func(ctx context.Context, in guestapi.Delivery) (guestapi.DeliveryAck, error) {
-		guest, err := m.Guest(ctx)
-		if err != nil {
-			return guestapi.DeliveryAck{}, err
+		for {
+			guest, err := m.Guest(ctx)
+			if err != nil {
+				return guestapi.DeliveryAck{}, err
+			}
+			ack, err := guest.Deliver(ctx, in)
+			if err == nil || answered(err) {
+				return ack, err
+			}
+			if pause(ctx, brokenPause) != nil {
+				return guestapi.DeliveryAck{}, err
+			}
 		}
-		return guest.Deliver(ctx, in)
 	}, c)
 }
 
@@ -208,6 +234,12 @@ func (s *Service) watch(userID string, m *machine.Machine) {
 			case <-ctx.Done():
 				return
 			case <-m.Done():
+				// Under the lock, since a delivery may be clearing it away too.
+				unlock, err := s.lockPerson(ctx, userID)
+				if err != nil {
+					return
+				}
+				defer unlock()
 				if err := s.destroyID(ctx, m.ID(), "it ended by itself"); err != nil {
 					s.logger.Error("clearing away a machine that ended", "machine", m.ID(), "err", err)
 				}
@@ -217,7 +249,10 @@ func (s *Service) watch(userID string, m *machine.Machine) {
 			if s.machine(m.ID()) != m {
 				return // destroyed
 			}
-			unlock := s.lockPerson(userID)
+			unlock, err := s.lockPerson(ctx, userID)
+			if err != nil {
+				return
+			}
 			s.collect(ctx, userID, m)
 			unlock()
 		}

@@ -128,8 +128,11 @@ type Service struct {
 	workers  sync.WaitGroup
 	sessions map[session.ID]*worker
 	machines map[string]*machine.Machine
-	people   map[string]*sync.Mutex // one start or delivery at a time for each user's cli machine
+	people   map[string]chan struct{} // one start or delivery at a time for each user's cli machine
 }
+
+// errNotRunning says that a machine was asked for before Run or after it.
+var errNotRunning = errors.New("control: the service is starting or stopping")
 
 // worker is the goroutine that works on one session.
 type worker struct {
@@ -156,7 +159,7 @@ func New(cfg Config) (*Service, error) {
 		starts:   make(chan struct{}, cfg.StartsAtOnce),
 		sessions: map[session.ID]*worker{},
 		machines: map[string]*machine.Machine{},
-		people:   map[string]*sync.Mutex{},
+		people:   map[string]chan struct{}{},
 	}, nil
 }
 

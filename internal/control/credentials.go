@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/provider"
@@ -40,7 +39,6 @@ func (s *Service) fetch(ctx context.Context, now session.Session) (guestapi.Cred
 			return none, lost(err)
 		}
 		creds, err := guest.Credentials(ctx)
-		var refused *guestapi.StatusError
 		switch {
 		case err == nil:
 			if creds.SessionID != string(now.ID) || creds.Provider != file.Name {
@@ -50,10 +48,10 @@ func (s *Service) fetch(ctx context.Context, now session.Session) (guestapi.Cred
 				return none, fail(session.ReasonCaptureInvalid, err)
 			}
 			return creds, nil
-		case errors.As(err, &refused), errors.Is(err, guestapi.ErrResponse):
+		case answered(err):
 			return none, fail(session.ReasonCaptureInvalid, err)
 		}
-		if err := pause(ctx, 50*time.Millisecond); err != nil {
+		if err := pause(ctx, brokenPause); err != nil {
 			return none, err
 		}
 	}

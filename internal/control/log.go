@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"strings"
 
 	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/session"
@@ -13,6 +14,7 @@ import (
 const (
 	maxLogLines = 200
 	maxLogLine  = 1024
+	maxLogFrom  = 1 << 30
 )
 
 // logReader writes what is new in a guest's status as events of the session.
@@ -21,11 +23,13 @@ type logReader struct {
 	id     session.ID
 	userID string
 	next   int // the number of the first line that has not been written
+	count  int // how many were written
 	opened bool
 }
 
 // logReader returns a reader that goes on where an earlier one, perhaps of an
-// earlier process, has stopped.
+// earlier process, has stopped. (Of a tool that wrote faster than it was read,
+// some lines may come twice then.)
 func (s *Service) logReader(ctx context.Context, now session.Session) *logReader {
 	r := &logReader{s: s, id: now.ID, userID: now.UserID}
 	after := int64(0)
@@ -39,7 +43,8 @@ func (s *Service) logReader(ctx context.Context, now session.Session) *logReader
 			switch {
 			case e.Kind == session.EventLog:
 				r.next++
-			case e.Kind == session.EventProgress && e.Message == messageOpened:
+				r.count++
+			case e.Kind == session.EventProgress && strings.HasPrefix(e.Message, messageOpened):
 				r.opened = true
 			}
 		}
@@ -59,15 +64,19 @@ func (r *logReader) read(ctx context.Context, status guestapi.AuthStatus) error 
 		}
 		r.opened = true
 	}
+	if status.LogFrom < 0 || status.LogFrom > maxLogFrom {
+		return nil // no honest tool has come so far
+	}
 	for i, line := range status.Log {
 		n := status.LogFrom + i
-		if n < r.next || r.next >= maxLogLines {
+		if n < r.next || r.count >= maxLogLines {
 			continue
 		}
 		if err := r.add(ctx, session.EventLog, store.Clip(line, maxLogLine)); err != nil {
 			return err
 		}
 		r.next = n + 1
+		r.count++
 	}
 	return nil
 }

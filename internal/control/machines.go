@@ -59,8 +59,10 @@ func viewOf(now session.Session) guestapi.View {
 	return v
 }
 
-// startBrowser makes a machine for a session and returns its id.
-func (s *Service) startBrowser(ctx context.Context, now session.Session) (string, error) {
+// startBrowser makes a machine for a session and returns its id. With cold it
+// is not restored: a snapshot that only seems to be whole must not end every
+// attempt.
+func (s *Service) startBrowser(ctx context.Context, now session.Session, cold bool) (string, error) {
 	select {
 	case s.starts <- struct{}{}:
 		defer func() { <-s.starts }()
@@ -71,7 +73,7 @@ func (s *Service) startBrowser(ctx context.Context, now session.Session) (string
 		ID: newMachineID(), UserID: now.UserID, SessionID: now.ID, Kind: string(machine.Browser),
 		Driver: s.cfg.Machines.Driver(), State: store.VMCreating, ImageID: s.cfg.ImageID,
 	}
-	_, err := s.start(ctx, vm, machine.Spec{ID: vm.ID, Kind: machine.Browser}, viewOf(now))
+	_, err := s.start(ctx, vm, machine.Spec{ID: vm.ID, Kind: machine.Browser, Cold: cold}, viewOf(now))
 	return vm.ID, err
 }
 
@@ -88,8 +90,10 @@ func (s *Service) start(ctx context.Context, vm store.VM, spec machine.Spec, vie
 			State: store.VMRunning, Ref: created.Ref, ReadyAt: time.Now(), Restored: created.Restored,
 		})
 		if err == nil {
-			s.attached(m)
 			s.changes.tell()
+			if err := s.attached(m); err != nil {
+				return nil, err // it runs on, for the next server
+			}
 			return m, nil
 		}
 		m.Detach()
@@ -106,15 +110,25 @@ func (s *Service) adopt(ctx context.Context, vm store.VM, view guestapi.View) (*
 	if err != nil {
 		return nil, err
 	}
+	if err := s.attached(m); err != nil {
+		return nil, err
+	}
 	s.logger.Info("machine adopted", "machine", vm.ID, "kind", vm.Kind)
-	s.attached(m)
 	return m, nil
 }
 
-func (s *Service) attached(m *machine.Machine) {
+// attached keeps a machine until it is destroyed or the service stops, which
+// must not happen before or after Run: nobody would let go of it then.
+func (s *Service) attached(m *machine.Machine) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.machines[m.ID()] = m
+	if s.running != nil {
+		s.machines[m.ID()] = m
+		s.mu.Unlock()
+		return nil
+	}
+	s.mu.Unlock()
+	m.Detach()
+	return errNotRunning
 }
 
 // destroyID destroys a machine by its id; one without a row, or whose row says

@@ -62,7 +62,10 @@ func keeps(vm store.VM, open map[session.ID]session.Session) bool {
 // adoptCLI attaches to a cli machine at the server's start, so that its
 // terminals work at once.
 func (s *Service) adoptCLI(ctx context.Context, vm store.VM) {
-	unlock := s.lockPerson(vm.UserID)
+	unlock, err := s.lockPerson(ctx, vm.UserID)
+	if err != nil {
+		return
+	}
 	defer unlock()
 	if s.machine(vm.ID) != nil {
 		return
@@ -72,7 +75,7 @@ func (s *Service) adoptCLI(ctx context.Context, vm store.VM) {
 		s.watch(vm.UserID, m)
 		return
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || errors.Is(err, errNotRunning) {
 		return
 	}
 	s.logger.Warn("cli machine of the last run is gone; it is made again at need", "machine", vm.ID, "err", err)

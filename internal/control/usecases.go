@@ -126,7 +126,10 @@ func (s *Service) DeleteCredential(ctx context.Context, userID, id string) error
 	if err != nil {
 		return err
 	}
-	unlock := s.lockPerson(userID)
+	unlock, err := s.lockPerson(ctx, userID)
+	if err != nil {
+		return err
+	}
 	defer unlock()
 	if err := s.db.DeleteCredential(ctx, userID, id); err != nil {
 		return err
@@ -177,9 +180,12 @@ func (s *Service) Machine(ctx context.Context, userID, id string) (store.VM, err
 // EnsureMachine returns the user's cli machine, running and with all active
 // credentials delivered; it makes it at first need.
 func (s *Service) EnsureMachine(ctx context.Context, userID string) (store.VM, error) {
-	unlock := s.lockPerson(userID)
+	unlock, err := s.lockPerson(ctx, userID)
+	if err != nil {
+		return store.VM{}, err
+	}
 	defer unlock()
-	m, err := s.cliMachine(ctx, userID)
+	m, _, err := s.cliMachine(ctx, userID)
 	if err != nil {
 		return store.VM{}, err
 	}
@@ -196,7 +202,10 @@ func (s *Service) DestroyMachine(ctx context.Context, userID, id string) error {
 	if vm.Kind != string(machine.CLI) {
 		return fmt.Errorf("a session's browser machine cannot be destroyed apart from it: %w", store.ErrConflict)
 	}
-	unlock := s.lockPerson(userID)
+	unlock, err := s.lockPerson(ctx, userID)
+	if err != nil {
+		return err
+	}
 	defer unlock()
 	if m := s.machine(id); m != nil {
 		s.collect(ctx, userID, m)

@@ -193,6 +193,9 @@ func (s *Service) step(ctx context.Context, now session.Session) (session.Sessio
 // session names the machine only once it runs; one that a restart cut off in
 // the middle is found by its row, and destroyed before this step runs again.
 func (s *Service) stepStarting(ctx context.Context, now session.Session) (session.Session, error) {
+	if _, err := s.cfg.Providers.Get(now.Provider); err != nil {
+		return now, fail(session.ReasonProviderGone, err)
+	}
 	last := errors.New("the server was restarted in every attempt")
 	for attempt := now.Attempt + 1; attempt <= maxAttempts; attempt++ {
 		message := fmt.Sprintf("Starting a browser machine (attempt %d of %d).", attempt, maxAttempts)
@@ -200,9 +203,9 @@ func (s *Service) stepStarting(ctx context.Context, now session.Session) (sessio
 			return now, err
 		}
 		s.changes.tell()
-		vm, err := s.startBrowser(ctx, now)
+		vm, err := s.startBrowser(ctx, now, attempt > 1 && attempt == maxAttempts)
 		if err == nil {
-			return s.db.Move(ctx, now.ID, session.Starting, session.Waiting, s.cfg.Owner, store.Change{VMID: &vm}, "The browser machine is up; the tool is asking for its sign-in page.")
+			return s.machineStarted(ctx, now, vm)
 		}
 		if ctx.Err() != nil {
 			return now, err
@@ -215,6 +218,19 @@ func (s *Service) stepStarting(ctx context.Context, now session.Session) (sessio
 		}
 	}
 	return now, startFailure(last)
+}
+
+// machineStarted notes the session's machine; one that the session will not
+// know of is destroyed.
+func (s *Service) machineStarted(ctx context.Context, now session.Session, vm string) (session.Session, error) {
+	next, err := s.db.Move(ctx, now.ID, session.Starting, session.Waiting, s.cfg.Owner, store.Change{VMID: &vm}, "The browser machine is up; the tool is asking for its sign-in page.")
+	if err == nil {
+		return next, nil
+	}
+	if destroyErr := s.destroyID(context.WithoutCancel(ctx), vm, ""); destroyErr != nil {
+		s.logger.Error("destroying a machine that its session does not know; the sweep tries again", "session", now.ID, "machine", vm, "err", destroyErr)
+	}
+	return now, err
 }
 
 func startFailure(err error) error {
@@ -247,6 +263,14 @@ func (s *Service) sessionMachine(ctx context.Context, now session.Session) (*mac
 	return m, nil
 }
 
+// statusWait is how long a guest is asked to wait for news; statusPause how
+// long it is left alone after an answer: a guest that has news all the time
+// must cost little.
+const (
+	statusWait  = 25 * time.Second
+	statusPause = 100 * time.Millisecond
+)
+
 // stepWaiting has the tool sign in, and waits until the person has done it.
 func (s *Service) stepWaiting(ctx context.Context, now session.Session) (session.Session, error) {
 	file, err := s.cfg.Providers.Get(now.Provider)
@@ -269,18 +293,14 @@ func (s *Service) stepWaiting(ctx context.Context, now session.Session) (session
 			status, err = guest.StartAuth(ctx, guestapi.AuthRequest{SessionID: string(now.ID), Provider: file})
 			started = err == nil
 		} else {
-			status, err = guest.Status(ctx, status.Seq, 25*time.Second)
+			status, err = guest.Status(ctx, status.Seq, statusWait)
 		}
-		var refused *guestapi.StatusError
 		switch {
-		case errors.As(err, &refused), errors.Is(err, guestapi.ErrResponse):
+		case answered(err):
 			return now, fail(session.ReasonMachineLost, err)
 		case err != nil:
-			if ctx.Err() != nil {
-				return now, err
-			}
 			// The line broke or the machine ended: m.Guest tells which.
-			if err := pause(ctx, 50*time.Millisecond); err != nil {
+			if err := pause(ctx, brokenPause); err != nil {
 				return now, err
 			}
 			continue
@@ -294,7 +314,21 @@ func (s *Service) stepWaiting(ctx context.Context, now session.Session) (session
 		case guestapi.PhaseFailed:
 			return now, guestFailure(status)
 		}
+		if err := pause(ctx, statusPause); err != nil {
+			return now, err
+		}
 	}
+}
+
+// brokenPause is how long a request that did not get through waits before it is
+// tried again.
+const brokenPause = 50 * time.Millisecond
+
+// answered says whether an error is a guest's answer, of whatever kind, and not
+// that of a line that broke.
+func answered(err error) bool {
+	var refused *guestapi.StatusError
+	return errors.As(err, &refused) || errors.Is(err, guestapi.ErrResponse)
 }
 
 // guestFailure turns what a guest says of its failure into a known reason.

@@ -47,10 +47,16 @@ func (l *Login) Fail(reason, detail string) {
 
 // Capture says that the tool has written these files.
 func (l *Login) Capture(files []guestapi.File, account string) {
-	l.mu.Lock()
-	l.files = guestapi.Credentials{
+	l.Hand(guestapi.Credentials{
 		SessionID: l.request.SessionID, Provider: l.request.Provider.Name, Files: files, Account: account,
-	}
+	})
+}
+
+// Hand is Capture with everything that is answered for the files, also what no
+// honest agent says.
+func (l *Login) Hand(c guestapi.Credentials) {
+	l.mu.Lock()
+	l.files = c
 	l.mu.Unlock()
 	l.Change(func(s *guestapi.AuthStatus) { s.Phase = guestapi.PhaseCaptured })
 }

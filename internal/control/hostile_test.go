@@ -1,0 +1,110 @@
+package control_test
+
+import (
+	"context"
+	"math"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/anteroom/anteroom/internal/guestapi"
+	"github.com/anteroom/anteroom/internal/machine/fake"
+	"github.com/anteroom/anteroom/internal/session"
+)
+
+// TestLogIsLimited: a guest cannot fill the database with its tool's words,
+// however it numbers them.
+func TestLogIsLimited(t *testing.T) {
+	lines := make([]string, 300)
+	for i := range lines {
+		lines[i] = strings.Repeat("x", 2000) + "\x00\xff"
+	}
+	for name, number := range map[string]func(round int) int{
+		"from the start": func(int) int { return 0 },
+		"growing":        func(n int) int { return n * 100 },
+		"far on":         func(int) int { return 1 << 62 },
+		"at the end":     func(int) int { return math.MaxInt },
+		"around the end": func(n int) int { return math.MaxInt - 100 + n },
+		"negative":       func(n int) int { return -n * 10 },
+		"back and forth": func(n int) int { return (n % 2) << 29 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				w.script(fake.Script{Login: func(ctx context.Context, l *fake.Login) {
+					for round := range 20 {
+						l.Change(func(s *guestapi.AuthStatus) { s.Log, s.LogFrom = lines, number(round) })
+						select {
+						case <-ctx.Done():
+						case <-time.After(time.Second):
+						}
+					}
+					l.Capture(claudeFiles(1), "")
+				}}, fake.Script{})
+				w.reach(w.start(w.serve(), "claude"), session.Completed)
+				n := 0
+				for _, e := range w.events() {
+					if e.Kind == session.EventLog {
+						n++
+						if len(e.Message) > 1024 || strings.ContainsAny(e.Message, "\x00\xff") {
+							t.Fatalf("a line of %d bytes", len(e.Message))
+						}
+					}
+				}
+				if n > 200 {
+					t.Errorf("%d lines were kept", n)
+				}
+			})
+		})
+	}
+}
+
+// TestNewsAllTheTime: a guest that answers every question at once is not asked
+// as fast as it answers.
+func TestNewsAllTheTime(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		var asked atomic.Int64
+		w.script(fake.Script{
+			HTTP: func(agent http.Handler) http.Handler {
+				return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+					if r.URL.Path == guestapi.PathStatus {
+						asked.Add(1)
+						r.URL.RawQuery = "" // never waits
+					}
+					agent.ServeHTTP(rw, r)
+				})
+			},
+		}, fake.Script{})
+		id := w.start(w.serve(), "claude")
+		w.reach(id, session.Waiting)
+		<-time.After(time.Minute)
+		if n := asked.Load(); n == 0 || n > 15*60 {
+			t.Errorf("it was asked %d times in a minute", n)
+		}
+	})
+}
+
+// TestGuestsWords: what a guest says of its failure is cut, and a reason that
+// is not its to give is not taken over.
+func TestGuestsWords(t *testing.T) {
+	for given, want := range map[string]session.Reason{
+		"login_exited": session.ReasonLoginExited, "login_url_refused": session.ReasonLoginURL,
+		"login_timeout": session.ReasonLoginTimeout, "capture_invalid": session.ReasonCaptureInvalid,
+		"upstream_failed": session.ReasonUpstream,
+		"disk_full":       session.ReasonLoginExited, "": session.ReasonLoginExited, "<script>": session.ReasonLoginExited,
+	} {
+		t.Run(given, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				w.script(fake.Script{Login: func(_ context.Context, l *fake.Login) {
+					l.Fail(given, strings.Repeat("y", 100_000))
+				}}, fake.Script{})
+				now := w.reach(w.start(w.serve(), "claude"), session.Failed)
+				if now.Reason != want || len(now.Detail) > 300 || now.Detail == "" {
+					t.Errorf("reason %q, a detail of %d bytes", now.Reason, len(now.Detail))
+				}
+				w.quiet()
+			})
+		})
+	}
+}
