@@ -92,7 +92,8 @@ func (a *app) connect(ctx context.Context, s *settings.Settings, name, dir strin
 	ended, err := server.RunConnect(ctx, c)
 	switch {
 	case delivered: // whatever became of the rest
-		return errors.Join(a.connected(home, file), ignoreCancel(ctx, err))
+		a.connected(home, file)
+		return ignoreCancel(ctx, err)
 	case ctx.Err() != nil:
 		_, _ = fmt.Fprintln(a.err, "\nStopped. Nothing was written.")
 		if err := ignoreCancel(ctx, err); err != nil {
@@ -168,7 +169,7 @@ func connectFailed(ended session.Session, undelivered error, file *provider.File
 }
 
 // connected says where the files are and what may not be done with them.
-func (a *app) connected(home localhome.Home, file *provider.File) error {
+func (a *app) connected(home localhome.Home, file *provider.File) {
 	_, _ = fmt.Fprintf(a.out, "\n%s is signed in on this computer. In %s:\n", file.Title, home.Dir)
 	for _, c := range file.Files {
 		_, _ = fmt.Fprintf(a.out, "  %s\n", c.Path)
@@ -184,5 +185,4 @@ each time it renews the sign-in, and %s takes a used one for a stolen one:
 whichever computer renews second is signed out. Run anteroom connect there too.
 `, file.Title, file.Vendor)
 	}
-	return nil
 }

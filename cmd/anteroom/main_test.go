@@ -55,7 +55,7 @@ func TestScripts(t *testing.T) {
 }
 
 // cmdNewer makes the state directory's database one of a newer program.
-func cmdNewer(ts *testscript.TestScript, neg bool, args []string) {
+func cmdNewer(ts *testscript.TestScript, _ bool, _ []string) {
 	db, err := sql.Open("sqlite", filepath.Join(ts.Getenv("ANTEROOM_STATE"), "anteroom.db"))
 	ts.Check(err)
 	_, err = db.Exec("PRAGMA user_version=9999")
@@ -64,7 +64,7 @@ func cmdNewer(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // cmdLock holds the state directory as a running server does.
-func cmdLock(ts *testscript.TestScript, neg bool, args []string) {
+func cmdLock(ts *testscript.TestScript, _ bool, _ []string) {
 	dir := ts.Getenv("ANTEROOM_STATE")
 	ts.Check(os.MkdirAll(dir, 0o700))
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -74,7 +74,7 @@ func cmdLock(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // cmdListen takes a port and puts the address into $ADDRESS.
-func cmdListen(ts *testscript.TestScript, neg bool, args []string) {
+func cmdListen(ts *testscript.TestScript, _ bool, _ []string) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	ts.Check(err)
 	ts.Defer(func() { _ = l.Close() })
@@ -82,7 +82,7 @@ func cmdListen(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // cmdSession makes a session of a user and puts its id into $SESSION.
-func cmdSession(ts *testscript.TestScript, neg bool, args []string) {
+func cmdSession(ts *testscript.TestScript, _ bool, args []string) {
 	cfg := server.Defaults()
 	cfg.StateDir = ts.Getenv("ANTEROOM_STATE")
 	ctx := context.Background()
@@ -99,7 +99,7 @@ func cmdSession(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // cmdRC runs anteroom and compares its exit code: rc CODE args...
-func cmdRC(ts *testscript.TestScript, neg bool, args []string) {
+func cmdRC(ts *testscript.TestScript, _ bool, args []string) {
 	want := args[0]
 	err := ts.Exec("anteroom", args[1:]...)
 	got := "0"
