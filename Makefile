@@ -23,9 +23,10 @@ setup: ## install the Debian packages, Go and Node that are missing
 	@scripts/setup.sh run
 
 build: setup ## build the programs, the page and gVisor's runsc into bin/
-	@scripts/build.sh all
+	@scripts/build.sh page program runsc demo
 
-image: build ## build the golden image of the machines, if it is missing
+image: setup ## build the golden image of the machines, if it is missing
+	@scripts/build.sh page program runsc
 	@scripts/image.sh
 
 test: ## run every check and test there is
@@ -40,13 +41,17 @@ fuzz: ## fuzz every fuzz target for a few seconds (FUZZ_SECONDS in all)
 	@scripts/setup.sh test
 	@scripts/fuzz.sh
 
-bench: image ## measure, and write BENCH.md
+bench: ## measure, and write BENCH.md
+	@scripts/setup.sh test
+	@scripts/build.sh page program runsc
+	@scripts/image.sh
 	@scripts/setup.sh test
 	@. scripts/lib.sh; . scripts/env.sh; get_go; exec go run ./test/bench $(ARGS)
 
-demo: image ## sign in with the three real tools without the internet
+demo: ## sign in with the three real tools without the internet
 	@scripts/setup.sh test
-	@scripts/build.sh demo
+	@scripts/build.sh page program runsc demo
+	@scripts/image.sh
 	@exec bin/anteroom demo $(ARGS)
 
 clean: ## remove what was built in this tree; caches and golden images stay

