@@ -14,6 +14,153 @@
 . scripts/env.sh
 
 go_build() {
+  # Without cgo and without paths or a commit of this work tree in it: the same
+  # sources give the same bytes anywhere.
+  CGO_ENABLED=0 GOOS=linux GOARCH=amd64 GOFLAGS='' go build -trimpath -buildvcs=false "$@"
+}
+
+# --- the page ---------------------------------------------------------------
+
+install_modules() {
+  local wanted
+  wanted=$(cat ui/package.json ui/package-lock.json | key)
+  [[ -f ui/node_modules/.anteroom && $(<ui/node_modules/.anteroom) == "$wanted" ]] && return
+  step "Installing the page's npm packages" npm --prefix ui ci --ignore-scripts --no-audit --no-fund
+  printf '%s\n' "$wanted" >ui/node_modules/.anteroom
+}
+
+page_sources() {
+  find ui -name node_modules -prune -o -path ui/shots -prune -o -path ui/test -prune \
+    -o -type f ! -name schema.d.ts -print0 | sort -z | xargs -0 sha256sum
+  sha256sum api/openapi.yaml
+}
+
+build_page() {
+  local wanted
+  wanted=$(page_sources | key)
+  [[ -f internal/web/dist/index.html ]] && is_made page "$wanted" && return
+  get_node
+  install_modules
+  step "Building the page" npm --prefix ui run build
+  now_made page "$wanted"
+}
+
+# --- the programs -----------------------------------------------------------
+
+# agent_id identifies what host and guest must have in common: a hash of the
+# agent's sources and of the modules it is built with.
+agent_id() {
+  local files=() modules
+  # shellcheck disable=SC2016 # the dollar signs are the template's
+  mapfile -t files < <(CGO_ENABLED=0 GOOS=linux GOARCH=amd64 GOFLAGS='' go list -deps -f '{{if .Module}}{{if .Module.Main}}{{$d := .Dir}}{{range .GoFiles}}{{$d}}/{{.}}
+{{end}}{{range .EmbedFiles}}{{$d}}/{{.}}
+{{end}}{{end}}{{end}}' ./cmd/anteroom-guest | sed '/^$/d')
+  modules=$(GOFLAGS='' go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}}{{end}}{{end}}' ./cmd/anteroom-guest | sort -u)
+  {
+    printf '%s\n' "${files[@]#"$PWD/"}" | sort | xargs -d '\n' sha256sum
+    # The line of go.sum is the hash of the module's contents.
+    printf '%s\n' "$modules" | sed '/^$/d' | grep -Fwf - go.sum | grep -v '/go.mod h1:'
+  } | key
+}
+
+version() {
+  git -c safe.directory="$PWD" describe --tags --always --dirty 2>/dev/null || echo devel
+}
+
+linker_flags() {
+  printf -- '-s -w -X github.com/anteroom/anteroom/internal/buildinfo.id=%s' "$1"
+}
+
+# both programs' sources, but for the page
+program_sources() {
+  find cmd internal -path internal/web/dist -prune -o -type f ! -name '*_test.go' -print0 | sort -z | xargs -0 sha256sum
+  sha256sum go.mod go.sum
+  declare -f go_build linker_flags agent_id
+  go version
+}
+
+build_guest() {
+  local sources=$1 id
+  [[ -x bin/anteroom-guest && -f $made/agent-id ]] && is_made guest "$sources" && return
+  get_go
+  download_modules
+  id=$(agent_id)
+  # Only its id, no version: an agent that has not changed is the same file in
+  # the next commit, and the golden image stays as it is.
+  step "Building the guest agent" go_build -ldflags "$(linker_flags "$id")" -o bin/anteroom-guest ./cmd/anteroom-guest
+  printf '%s\n' "$id" >"$made/agent-id"
+  now_made guest "$sources"
+}
+
+build_program() {
+  local sources=$1 version wanted
+  version=$(version)
+  wanted=$(printf '%s %s %s' "$sources" "$version" "$(digest internal/web/dist)" | key)
+  [[ -x bin/anteroom ]] && is_made program "$wanted" && return
+  get_go
+  step "Building anteroom" go_build \
+    -ldflags "$(linker_flags "$(<"$made/agent-id")") \
+    -X github.com/anteroom/anteroom/internal/buildinfo.version=$version" \
+    -o bin/anteroom ./cmd/anteroom
+  now_made program "$wanted"
+}
+
+build_demo() {
+  local wanted
+  wanted=$({
+    program_sources
+    find test -type f ! -name '*_test.go' -print0 | sort -z | xargs -0 sha256sum
+  } | key)
+  [[ -x bin/anteroom-demo ]] && is_made demo "$wanted" && return
+  get_go
+  download_modules
+  step "Building the demo" go_build -ldflags '-s -w' -o bin/anteroom-demo ./cmd/anteroom-demo
+  now_made demo "$wanted"
+}
+
+# download_modules gets the modules that the programs are built from.
+download_modules() {
+  GOPROXY=off list_all >/dev/null 2>&1 || step "Getting the Go modules" list_all
+}
+
+list_all() { CGO_ENABLED=0 GOFLAGS='' go list -deps ./cmd/...; }
+
+# The demonstration holds the test identity provider, and is not needed to serve.
+build_demo() {
+  local wanted
+  wanted=$({ program_sources && find test -type f ! -name '*_test.go' -print0 | sort -z | xargs -0 sha256sum; } | key)
+  [[ -x bin/anteroom-demo ]] && is_made demo "$wanted" && return
+  step "Building the demonstration" go_build -ldflags '-s -w' -o bin/anteroom-demo ./cmd/anteroom-demo
+  now_made demo "$wanted"
+}
+
+# --- gVisor -----------------------------------------------------------------
+
+runsc_version() { sed -n 's/^\tgvisor.dev\/gvisor \(v[^ ]*\).*/\1/p' tools/runsc/go.mod; }
+
+make_runsc() {
+  local target=$1
+  [[ ! -x $target ]] || return 0
+  # Static: a dynamic runsc cannot run itself again in its chroot.
+  (cd tools/runsc && go_build -ldflags "-X gvisor.dev/gvisor/runsc/version.version=$(cd ../.. && runsc_version)" -o "$target.new" gvisor.dev/gvisor/runsc)
+  mv "$target.new" "$target"
+}
+
+build_runsc() {
+  local wanted target
+  wanted=$({ cat tools/runsc/go.mod tools/runsc/go.sum && declare -f go_build make_runsc; } | key)
+  [[ -x bin/runsc ]] && is_made runsc "$wanted" && return
+  get_go
+  target=$ANTEROOM_CACHE/runsc-$wanted
+  [[ -x $target ]] || step "Building gVisor's runsc" locked make_runsc "$target"
+  cp "$target" bin/runsc.new
+  mv bin/runsc.new bin/runsc
+  now_made runsc "$wanted"
+}
+
+# ----------------------------------------------------------------------------
+
+build() {
   local sources
   case $1 in
   page) build_page ;;

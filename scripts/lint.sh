@@ -48,7 +48,7 @@ tree() {
     'addresses of package registries: the machine that builds knows its own' . || status=1
   refuse '(^|[^A-Za-z0-9_.])/(work|farm)/[a-z.]|/tmp/[a-z]/' 'paths of one machine' . ':!*.sum' || status=1
   refuse '\b(TODO|FIXME|XXX|HACK)\b' 'left for later' '*.go' '*.ts' '*.tsx' '*.sh' Makefile ':!scripts/lint.sh' || status=1
-  refuse 'time\.Sleep\([^/]*(/ [^/]*)?$' 'a sleep waits for nothing: use a channel, or say that the clock is fake' '*_test.go' || status=1
+  refuse 'time\.Sleep\([^/]*(/[^/]*)?$' 'a sleep waits for nothing: use a channel, or say that the clock is fake' '*_test.go' || status=1
   big=$(tracked | xargs -0 stat -c '%s %n' 2>/dev/null | awk '$1 > 1048576')
   if [[ -n $big ]]; then
     printf '%s\n^ larger than 1 MiB\n' "$big"
