@@ -22,7 +22,7 @@ run: image ## install, build and start everything; serves on 127.0.0.1:8080
 setup: ## install the Debian packages, Go and Node that are missing
 	@scripts/setup.sh run
 
-build: setup ## build the programs, the page and gVisor's runsc into bin/
+build: setup ## build the programs, the page and gVisor's runsc
 	@scripts/build.sh page program runsc demo
 
 image: setup ## build the golden image of the machines, if it is missing
@@ -45,7 +45,6 @@ bench: ## measure, and write BENCH.md
 	@scripts/setup.sh test
 	@scripts/build.sh page program runsc
 	@scripts/image.sh
-	@scripts/setup.sh test
 	@. scripts/lib.sh; . scripts/env.sh; get_go; exec go run ./test/bench $(ARGS)
 
 demo: ## sign in with the three real tools without the internet

@@ -105,6 +105,7 @@ build_program() {
   now_made program "$wanted"
 }
 
+# build_demo: it holds the test identity provider, and is not needed to serve.
 build_demo() {
   local wanted
   wanted=$({
@@ -124,15 +125,6 @@ download_modules() {
 }
 
 list_all() { CGO_ENABLED=0 GOFLAGS='' go list -deps ./cmd/...; }
-
-# The demonstration holds the test identity provider, and is not needed to serve.
-build_demo() {
-  local wanted
-  wanted=$({ program_sources && find test -type f ! -name '*_test.go' -print0 | sort -z | xargs -0 sha256sum; } | key)
-  [[ -x bin/anteroom-demo ]] && is_made demo "$wanted" && return
-  step "Building the demonstration" go_build -ldflags '-s -w' -o bin/anteroom-demo ./cmd/anteroom-demo
-  now_made demo "$wanted"
-}
 
 # --- gVisor -----------------------------------------------------------------
 
