@@ -135,51 +135,50 @@ func TestNoMemory(t *testing.T) {
 	tryAgain(t, ctx, who, idp.Claude)
 }
 
-// TestSmallRig needs a server of its own: with a small disk, and little time
-// for a sign-in.
-func TestSmallRig(t *testing.T) {
-	const size = 640 << 20
-	rig, err := harness.Start(limit(t, time.Minute), harness.Config{StateBytes: size, Flags: []string{"--session-time", "1m"}})
+// TestDiskFull fills the server's disk while a person signs in.
+func TestDiskFull(t *testing.T) {
+	ctx := limit(t, 3*time.Minute)
+	rig, err := harness.Start(ctx, harness.Config{StateBytes: 640 << 20})
 	must(t, err)
 	t.Cleanup(func() {
 		if err := rig.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	t.Run("group", func(t *testing.T) {
-		t.Run("expired", func(t *testing.T) {
-			t.Parallel()
-			ctx := limit(t, 3*time.Minute)
-			who := newPerson(t, ctx, rig, "expired")
-			_, err := who.page.Connect(ctx, string(idp.Codex))
-			must(t, err)
-			must(t, who.page.WaitSignInPage(ctx, idp.Codex))
-			ended(t, ctx, rig, who, session.ReasonExpired)
-			tryAgain(t, ctx, who, idp.Codex)
-		})
-		t.Run("disk full", func(t *testing.T) {
-			t.Parallel()
-			ctx := limit(t, 3*time.Minute)
-			who := newPerson(t, ctx, rig, "disk-full")
-			id, err := who.page.Connect(ctx, string(idp.Claude))
-			must(t, err)
-			must(t, who.page.WaitSignInPage(ctx, idp.Claude))
-			free := fill(t, rig.StateDir(), 100<<20) // machines want more
-			must(t, who.page.SignInAt(ctx, idp.Claude, who.email(), idp.DefaultPassword))
-			// What was begun is finished as far as it can be: it is stored, and
-			// the machine to deliver it to cannot be made.
-			ended(t, ctx, rig, who, session.ReasonDiskFull)
-			s, err := who.Session(ctx, id)
-			must(t, err)
-			t.Logf("%+v", s)
-			must(t, who.page.Home(ctx))
-			_, err = who.page.Connect(ctx, string(idp.Claude))
-			must(t, err)
-			ended(t, ctx, rig, who, session.ReasonDiskFull)
-			free()
-			tryAgain(t, ctx, who, idp.Claude)
-		})
-	})
+	who := newPerson(t, ctx, rig, "disk-full")
+	id, err := who.page.Connect(ctx, string(idp.Claude))
+	must(t, err)
+	must(t, who.page.WaitSignInPage(ctx, idp.Claude))
+	free := fill(t, rig.StateDir(), 100<<20) // machines want more
+	must(t, who.page.SignInAt(ctx, idp.Claude, who.email(), idp.DefaultPassword))
+	// What was begun is finished as far as it can be: it is stored, and the
+	// machine to deliver it to cannot be made.
+	ended(t, ctx, rig, who, session.ReasonDelivery)
+	if c := active(t, ctx, who, idp.Claude); string(c.SessionID) != id || c.DeliveredTo != "" {
+		t.Errorf("the credential is %+v, want one of session %s that is not delivered", c, id)
+	}
+	must(t, who.page.Home(ctx))
+	_, err = who.page.Connect(ctx, string(idp.Claude))
+	must(t, err)
+	ended(t, ctx, rig, who, session.ReasonDiskFull)
+	free()
+	tryAgain(t, ctx, who, idp.Claude)
+}
+
+// TestExpired lets a sign-in's time run out.
+func TestExpired(t *testing.T) {
+	ctx := limit(t, 3*time.Minute)
+	who := newPerson(t, ctx, shared.rig, "expired")
+	must(t, shared.rig.Stop(ctx))
+	must(t, shared.rig.Restart(ctx, "--session-time", "1m"))
+	must(t, who.page.Home(ctx))
+	_, err := who.page.Connect(ctx, string(idp.Codex))
+	must(t, err)
+	must(t, who.page.WaitSignInPage(ctx, idp.Codex))
+	must(t, shared.rig.Stop(ctx))
+	must(t, shared.rig.Restart(ctx)) // its deadline is written down
+	ended(t, ctx, shared.rig, who, session.ReasonExpired)
+	tryAgain(t, ctx, who, idp.Codex)
 }
 
 // fill takes all but rest bytes of what is free on dir's file system, until

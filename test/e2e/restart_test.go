@@ -85,8 +85,12 @@ func killIn(t *testing.T, ctx context.Context, who someone, provider idp.Provide
 		must(t, err)
 		past := func(s session.Session) bool { return s.State.Final() }
 		if signedIn {
+			seen := len(shared.rig.IDP.Events())
 			must(t, who.page.WaitSignInPage(ctx, provider))
 			must(t, who.page.SignInAt(ctx, provider, who.email(), idp.DefaultPassword))
+			// From here on it is the tool's turn, and then the server's.
+			_, err := shared.rig.IDP.WaitFor(ctx, seen, func(e idp.Event) bool { return e.Kind == idp.TokensIssued && e.Account == who.email() })
+			must(t, err)
 		} else {
 			past = func(s session.Session) bool { return s.State != session.Requested && s.State != session.Starting }
 		}

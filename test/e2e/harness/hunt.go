@@ -12,7 +12,7 @@ import (
 // long a look may take (a writer that was stopped in the wrong place can keep
 // a reader waiting).
 const (
-	huntStep = 300 * time.Microsecond
+	huntStep = 500 * time.Microsecond
 	huntLook = 100 * time.Millisecond
 )
 
@@ -24,8 +24,8 @@ const (
 // A state that passes within one step is missed: past, if not nil, then says
 // that it is too late, and ErrMissed is returned with the server running on.
 func (r *Rig) KillWhen(ctx context.Context, id string, hit, past func(session.Session) bool) (session.Session, error) {
-	ticker := time.NewTicker(huntStep)
-	defer ticker.Stop()
+	step := time.NewTimer(huntStep)
+	defer step.Stop()
 	for {
 		if err := r.Freeze(); err != nil {
 			return session.Session{}, err
@@ -42,8 +42,11 @@ func (r *Rig) KillWhen(ctx context.Context, id string, hit, past func(session.Se
 		if err == nil && past != nil && past(now) {
 			return now, fmt.Errorf("%w: it is %s", ErrMissed, now.State)
 		}
+		// A whole step from here on, so that a busy host does not keep the
+		// server from moving at all.
+		step.Reset(huntStep)
 		select {
-		case <-ticker.C:
+		case <-step.C:
 		case <-ctx.Done():
 			return now, fmt.Errorf("harness: hunting session %s, which is %s: %w", id, now.State, ctx.Err())
 		}

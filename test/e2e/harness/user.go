@@ -43,13 +43,14 @@ type (
 		CredentialID string         `json:"credential_id"`
 	}
 	Credential struct {
-		ID          string    `json:"id"`
-		Provider    string    `json:"provider"`
-		Version     int       `json:"version"`
-		Active      bool      `json:"active"`
-		Account     string    `json:"account"`
-		ExpiresAt   time.Time `json:"expires_at"`
-		DeliveredTo string    `json:"delivered_to"`
+		ID          string     `json:"id"`
+		Provider    string     `json:"provider"`
+		Version     int        `json:"version"`
+		Active      bool       `json:"active"`
+		SessionID   session.ID `json:"session_id"`
+		Account     string     `json:"account"`
+		ExpiresAt   time.Time  `json:"expires_at"`
+		DeliveredTo string     `json:"delivered_to"`
 	}
 	Machine struct {
 		ID        string     `json:"id"`
