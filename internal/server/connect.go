@@ -74,8 +74,8 @@ func RunConnect(ctx context.Context, c Connect) (ended session.Session, err erro
 			return err
 		},
 	})
-	if err == nil && ctx.Err() != nil {
-		err = ctx.Err()
+	if ctx.Err() != nil && (err == nil || errors.Is(err, ctx.Err())) {
+		err = ctx.Err() // whatever it was that was interrupted
 	}
 	return ended, err
 }
