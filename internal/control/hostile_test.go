@@ -4,10 +4,12 @@ import (
 	"context"
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/machine/fake"
@@ -17,10 +19,8 @@ import (
 // TestLogIsLimited: a guest cannot fill the database with its tool's words,
 // however it numbers them.
 func TestLogIsLimited(t *testing.T) {
-	lines := make([]string, 300)
-	for i := range lines {
-		lines[i] = strings.Repeat("x", 2000) + "\x00\xff"
-	}
+	lines := slices.Repeat([]string{"a line\x00\xff"}, 300)
+	lines[0] = strings.Repeat("x", 2000)
 	for name, number := range map[string]func(round int) int{
 		"from the start": func(int) int { return 0 },
 		"growing":        func(n int) int { return n * 100 },
@@ -33,7 +33,7 @@ func TestLogIsLimited(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
 				w.script(fake.Script{Login: func(ctx context.Context, l *fake.Login) {
-					for round := range 20 {
+					for round := range 6 {
 						l.Change(func(s *guestapi.AuthStatus) { s.Log, s.LogFrom = lines, number(round) })
 						select {
 						case <-ctx.Done():
@@ -47,7 +47,7 @@ func TestLogIsLimited(t *testing.T) {
 				for _, e := range w.events() {
 					if e.Kind == session.EventLog {
 						n++
-						if len(e.Message) > 1024 || strings.ContainsAny(e.Message, "\x00\xff") {
+						if len(e.Message) > 1024 || strings.Contains(e.Message, "\x00") || !utf8.ValidString(e.Message) {
 							t.Fatalf("a line of %d bytes", len(e.Message))
 						}
 					}
