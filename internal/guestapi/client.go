@@ -125,12 +125,17 @@ func (c *Client) upgrade(ctx context.Context, target string) (io.ReadWriteCloser
 	req.Header.Set("Upgrade", line.Upgrade)
 	res, err := c.http.Do(req)
 	if err != nil {
+		stop()
 		cancel()
+		if ctx.Err() != nil {
+			err = ctx.Err() // not that of the context that stands in for it
+		}
 		return nil, err
 	}
 	stream, ok := res.Body.(io.ReadWriteCloser)
 	if res.StatusCode != http.StatusSwitchingProtocols || !ok {
 		defer cancel()
+		defer stop()
 		return nil, refusal(res)
 	}
 	if !stop() {

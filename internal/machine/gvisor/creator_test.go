@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/anteroom/anteroom/internal/machine"
+	"github.com/anteroom/anteroom/internal/machine/machinetest"
 )
 
 // creatorEnv makes this test program a server that makes one machine and can be
@@ -83,7 +84,7 @@ func testCreatorKilled(t *testing.T, cfg Config) {
 func killCreator(t *testing.T, cfg Config, after time.Duration) {
 	t.Helper()
 	cfg.Logger = nil
-	config, err := json.Marshal(creation{Config: cfg, ID: fmt.Sprintf("tkilled%d", max(after.Milliseconds(), 0))})
+	config, err := json.Marshal(creation{Config: cfg, ID: fmt.Sprintf("%skilled%d", machinetest.Prefix(), max(after.Milliseconds(), 0))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -233,7 +233,7 @@ func trace(t *testing.T, stateDir string) []string {
 			out = append(out, "mount "+m)
 		}
 	}
-	for _, pattern := range []string{cgroupRoot + cgroupPath("t*"), cgroupRoot + "/*" + cgroupPath("t*")} {
+	for _, pattern := range []string{cgroupRoot + cgroupPath(machinetest.Prefix()+"*"), cgroupRoot + "/*" + cgroupPath(machinetest.Prefix()+"*")} {
 		groups, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Error(err)

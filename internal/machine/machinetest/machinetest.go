@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -70,11 +71,15 @@ func Run(t *testing.T, setup func(t *testing.T) Setup) {
 	}
 }
 
+// Prefix begins the ids of all machines that this process makes here, so that
+// what they leave can be told from what others' machines do.
+func Prefix() string { return fmt.Sprintf("t%xx", os.Getpid()) }
+
 // newID returns an id that was never used.
 func newID() string {
 	b := make([]byte, 8)
 	_, _ = rand.Read(b)
-	return "t" + hex.EncodeToString(b)
+	return Prefix() + hex.EncodeToString(b)
 }
 
 func limited(t *testing.T) context.Context {
