@@ -93,9 +93,14 @@ func (b *builder) makeRoot(ctx context.Context, root string) error {
 	if err != nil {
 		return err
 	}
+	keys, err := archiveKeys()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.RemoveAll(keys) }()
 	err = b.Steps.Do(fmt.Sprintf("Installing Debian %s and Chromium", Suite), func(status steps.Status) error {
 		args := append([]string{}, debianOptions...)
-		args = append(args, "--include="+strings.Join(packages, ","), Suite, fresh)
+		args = append(args, "--keyring="+keys, "--include="+strings.Join(packages, ","), Suite, fresh)
 		return b.run(ctx, status, "", "mmdebstrap", args...)
 	})
 	if err != nil {
@@ -117,6 +122,20 @@ func (b *builder) makeRoot(ctx context.Context, root string) error {
 		return err
 	}
 	return os.Rename(fresh, root)
+}
+
+// archiveKeys writes the keys that Debian's archive is signed with to a new
+// directory, which the caller removes. They are brought along, since those of
+// an older Debian or Ubuntu end before this release. apt reads them as a user
+// of its own.
+func archiveKeys() (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "anteroom-keys-"); err != nil {
+		return "", err
+	}
+	if err = errors.Join(os.Chmod(dir, 0o755), copyRecipe("recipe/keys", dir)); err != nil {
+		_ = os.RemoveAll(dir)
+	}
+	return dir, err
 }
 
 // dress puts what is ours into root: files, links, the agent. Idempotent.
