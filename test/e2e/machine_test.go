@@ -25,7 +25,7 @@ func TestOwnMachine(t *testing.T) {
 	must(t, err)
 
 	must(t, who.page.OpenTerminal(ctx))
-	_, _, err = who.page.Shell(ctx, "echo kept > note; setsid sleep 1000 &")
+	_, _, err = who.page.Shell(ctx, "echo kept > note; (setsid sleep 1000 &)")
 	must(t, err)
 	must(t, shared.rig.Kill())
 	must(t, shared.rig.Restart(ctx))
