@@ -75,9 +75,9 @@ func (h *host) describeImage(bin string) error {
 	}
 	h.add("golden image", fmt.Sprintf("%.2f GiB, %s", float64(img.Size)/(1<<30), img.ID[:12]))
 	var inside []string
-	for _, name := range []string{"chromium", "tigervnc-standalone-server", "@anthropic-ai/claude-code", "@openai/codex", "@google/gemini-cli"} {
+	for _, name := range []string{"chromium", "tigervnc-standalone-server", "npm:@anthropic-ai/claude-code", "npm:@openai/codex", "npm:@google/gemini-cli"} {
 		if i := slices.IndexFunc(img.Packages, func(p string) bool { return strings.HasPrefix(p, name+"=") }); i >= 0 {
-			inside = append(inside, strings.Replace(img.Packages[i], "=", " ", 1))
+			inside = append(inside, strings.TrimPrefix(strings.Replace(img.Packages[i], "=", " ", 1), "npm:"))
 		}
 	}
 	h.add("in it", strings.Join(inside, ", "))

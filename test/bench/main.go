@@ -51,9 +51,9 @@ func parts() []part {
 		{"ten", "ten asked for at once", nil, (*bench).ten},
 		{"cold", "POST to the first frame, cold", []string{"--cold"}, starts("cold", 0)},
 		{"memory", "memory of waiting machines", nil, (*bench).memory},
-		{"start", "start of the server with 1,000 sessions", nil, (*bench).serverStart},
 		{"kill", "kill -9, restart, usable again", nil, (*bench).kill},
 		{"download", "100 MB through line and egress", nil, (*bench).download},
+		{"start", "start of the server with 1,000 sessions", nil, (*bench).serverStart}, // last: the sessions stay
 	}
 }
 

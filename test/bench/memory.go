@@ -9,11 +9,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Memory is read again and again until it stands still.
@@ -32,7 +35,7 @@ type memoryRow struct {
 	total    pss
 	server   pss
 	host     int64 // what the host has less of, in bytes
-	counts   int   // processes
+	counts   int   // address spaces
 }
 
 // pss is a proportional set size in bytes: memory that several processes share
@@ -44,11 +47,12 @@ const memoryIntro = `
 
 Each shows a tool's sign-in page and has a viewer connected. The sum is of the
 PSS of all processes of a machine (sandbox, gofer, stubs; /proc/PID/smaps_rollup),
-read when it no longer changes. "Host" is by how much MemAvailable has fallen
-since before the first, divided by the machines: it includes what the kernel
-and the server need for them.
+those that share an address space counted once, read when it no longer changes.
+What they map of the golden image is divided among those that map it. "Host" is
+by how much MemAvailable has fallen since before the first, divided by the
+machines: it includes what the kernel and the server need for them.
 
-| waiting | PSS each | of it anonymous | files | shared memory | processes each | host, each | server's own PSS | target | met |
+| waiting | PSS each | of it anonymous | files | shared memory | address spaces each | host, each | server's own PSS | target | met |
 |---|---|---|---|---|---|---|---|---|---|
 `
 
@@ -149,7 +153,7 @@ func (s *subject) read(ctx context.Context, all []*waiting) (memoryRow, error) {
 		if len(of) == 0 {
 			return row, fmt.Errorf("machine %s has no process", now.VMID)
 		}
-		for _, pid := range of {
+		for _, pid := range distinct(of) {
 			p, err := readPSS(pid)
 			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
 				continue // it has just ended
@@ -223,6 +227,22 @@ func (t table) of(match func(args string) bool) []int {
 				found = append(found, pid)
 				break
 			}
+		}
+	}
+	return found
+}
+
+// distinct leaves one process of each that share an address space: gVisor's
+// stubs have one process for each thread, and each of them reports the whole.
+func distinct(pids []int) []int {
+	const compareVM = 1 // KCMP_VM
+	var found []int
+	for _, pid := range slices.Sorted(slices.Values(pids)) {
+		if !slices.ContainsFunc(found, func(other int) bool {
+			order, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(pid), uintptr(other), compareVM, 0, 0, 0) //nolint:gosec // process numbers
+			return errno == 0 && order == 0
+		}) {
+			found = append(found, pid)
 		}
 	}
 	return found
