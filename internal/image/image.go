@@ -70,12 +70,12 @@ func Find(cfg Config) (Image, error) {
 		return img, fmt.Errorf("image: %w", err)
 	}
 	if err := json.Unmarshal(b, &img); err != nil {
-		return img, fmt.Errorf("image: %s: %w", manifestPath(cfg.Dir, key), err)
+		return Image{}, fmt.Errorf("%w: %s: %w", ErrMissing, manifestPath(cfg.Dir, key), err)
 	}
 	img.Path = imagePath(cfg.Dir, key)
 	info, err := os.Stat(img.Path)
 	if err != nil || info.Size() != img.Size {
-		return img, fmt.Errorf("%w: %s is missing or cut short", ErrMissing, img.Path)
+		return Image{}, fmt.Errorf("%w: %s is missing or cut short", ErrMissing, img.Path)
 	}
 	return img, nil
 }
@@ -90,7 +90,7 @@ func key(cfg Config) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, _ = io.WriteString(h, root)
+	_, _ = fmt.Fprintf(h, "%s %v", root, links) // a map is printed in order
 	for _, part := range []func(io.Writer) error{hashRecipe("recipe/files"), hashRecipe("recipe/remove.txt"), hashFile(cfg.Guest)} {
 		if err := part(h); err != nil {
 			return "", fmt.Errorf("image: %w", err)

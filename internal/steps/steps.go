@@ -10,6 +10,12 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+)
+
+const (
+	showEvery = 200 * time.Millisecond
+	maxWords  = 50 // characters
 )
 
 // Printer prints steps, one at a time.
@@ -35,32 +41,23 @@ func (p *Printer) Do(name string, work func(Status) error) error {
 	line := func(mark, tail string) string {
 		return fmt.Sprintf("%s %-44s %7.1f s  %s", mark, name, time.Since(began).Seconds(), tail)
 	}
-	done, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		if !p.terminal {
-			_, _ = fmt.Fprintf(p.out, "· %s …\n", name)
-			return
-		}
-		for {
+	stop := func() {}
+	if p.terminal {
+		stop = repeat(func() {
 			mu.Lock()
+			defer mu.Unlock()
 			_, _ = fmt.Fprintf(p.out, "\r\033[K%s", line("·", words))
-			mu.Unlock()
-			select {
-			case <-done:
-				return
-			case <-time.After(200 * time.Millisecond):
-			}
-		}
-	}()
+		})
+	} else {
+		_, _ = fmt.Fprintf(p.out, "· %s …\n", name)
+	}
 	err := work(func(w string) {
+		w = plain(w)
 		mu.Lock()
 		defer mu.Unlock()
-		w = strings.TrimSpace(w)
-		words = w[:min(len(w), 50)]
+		words = w
 	})
-	close(done)
-	<-ended
+	stop()
 	mark, tail := "✓", ""
 	if err != nil {
 		mark, tail = "✗", err.Error()
@@ -71,6 +68,38 @@ func (p *Printer) Do(name string, work func(Status) error) error {
 	}
 	_, _ = fmt.Fprintf(p.out, "%s%s\n", start, strings.TrimRight(line(mark, tail), " "))
 	return err
+}
+
+// repeat calls show now and then, in a goroutine that stop ends.
+func repeat(show func()) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			show()
+			select {
+			case <-done:
+				return
+			case <-time.After(showEvery):
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}
+
+// plain makes what a program has printed fit for a line that is written over:
+// its first characters, without those that move the cursor.
+func plain(words string) string {
+	kept := make([]rune, 0, maxWords)
+	for _, r := range strings.TrimSpace(words) {
+		if len(kept) == maxWords {
+			break
+		}
+		if unicode.IsPrint(r) {
+			kept = append(kept, r)
+		}
+	}
+	return string(kept)
 }
 
 // Note prints a line of its own.
