@@ -190,7 +190,7 @@ func fill(t *testing.T, dir string, rest int64) (free func()) {
 	file := filepath.Join(dir, "filled")
 	f, err := os.Create(file)
 	must(t, err)
-	must(t, unix.Fallocate(int(f.Fd()), 0, 0, int64(stat.Bavail)*stat.Bsize-rest)) //nolint:gosec // a small disk
+	must(t, unix.Fallocate(int(f.Fd()), 0, 0, int64(stat.Bavail)*stat.Bsize-rest))
 	must(t, f.Close())
 	free = func() { _ = os.Remove(file) }
 	t.Cleanup(free)

@@ -47,7 +47,7 @@ func TestKilled(t *testing.T) {
 			}
 			who.completed(t, ctx)
 			t.Logf("completed %.1fs after the kill", time.Since(killed).Seconds())
-			wentOn(t, ctx, who, id, before)
+			wentOn(t, ctx, id, before)
 		})
 	}
 }
@@ -115,7 +115,7 @@ func killIn(t *testing.T, ctx context.Context, who someone, provider idp.Provide
 
 // wentOn checks that the session that was cut off is the one that completed,
 // on the machine that it had, and that nothing is there twice or left.
-func wentOn(t *testing.T, ctx context.Context, who someone, id string, before session.Session) {
+func wentOn(t *testing.T, ctx context.Context, id string, before session.Session) {
 	t.Helper()
 	after, err := shared.rig.DB().Session(ctx, session.ID(id))
 	must(t, err)
@@ -161,7 +161,7 @@ func TestKilledWhileWaiting(t *testing.T) {
 	t.Logf("the screen is back %.1fs after the kill", time.Since(killed).Seconds())
 	must(t, who.page.SendPassword(ctx, idp.Gemini, idp.DefaultPassword))
 	who.completed(t, ctx)
-	wentOn(t, ctx, who, id, before)
+	wentOn(t, ctx, id, before)
 	for _, e := range shared.rig.IDP.Events() {
 		if e.Kind == idp.SignInRefused && e.Account == who.email() {
 			t.Errorf("the provider refused the sign-in: %s", e.Detail)

@@ -28,38 +28,39 @@ type User struct {
 	client *client.Client
 }
 
-// Session, Credential and Machine are the parts of the API's answers that
-// tests look at.
-type (
-	Session struct {
-		ID           session.ID     `json:"id"`
-		Provider     string         `json:"provider"`
-		State        session.State  `json:"state"`
-		Reason       session.Reason `json:"reason"`
-		Message      string         `json:"message"`
-		Detail       string         `json:"detail"`
-		VMID         string         `json:"vm_id"`
-		Attempt      int            `json:"attempt"`
-		CredentialID string         `json:"credential_id"`
-	}
-	Credential struct {
-		ID          string     `json:"id"`
-		Provider    string     `json:"provider"`
-		Version     int        `json:"version"`
-		Active      bool       `json:"active"`
-		SessionID   session.ID `json:"session_id"`
-		Account     string     `json:"account"`
-		ExpiresAt   time.Time  `json:"expires_at"`
-		DeliveredTo string     `json:"delivered_to"`
-	}
-	Machine struct {
-		ID        string     `json:"id"`
-		Kind      string     `json:"kind"`
-		State     string     `json:"state"`
-		Restored  bool       `json:"restored"`
-		SessionID session.ID `json:"session_id"`
-	}
-)
+// Session is what tests look at of the API's answer.
+type Session struct {
+	ID           session.ID     `json:"id"`
+	Provider     string         `json:"provider"`
+	State        session.State  `json:"state"`
+	Reason       session.Reason `json:"reason"`
+	Message      string         `json:"message"`
+	Detail       string         `json:"detail"`
+	VMID         string         `json:"vm_id"`
+	Attempt      int            `json:"attempt"`
+	CredentialID string         `json:"credential_id"`
+}
+
+// Credential is what tests look at of the API's answer.
+type Credential struct {
+	ID          string     `json:"id"`
+	Provider    string     `json:"provider"`
+	Version     int        `json:"version"`
+	Active      bool       `json:"active"`
+	SessionID   session.ID `json:"session_id"`
+	Account     string     `json:"account"`
+	ExpiresAt   time.Time  `json:"expires_at"`
+	DeliveredTo string     `json:"delivered_to"`
+}
+
+// Machine is what tests look at of the API's answer.
+type Machine struct {
+	ID        string     `json:"id"`
+	Kind      string     `json:"kind"`
+	State     string     `json:"state"`
+	Restored  bool       `json:"restored"`
+	SessionID session.ID `json:"session_id"`
+}
 
 // User makes a user with an API token, as an operator does: by anteroom user
 // add and anteroom token create.
