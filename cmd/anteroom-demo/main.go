@@ -49,11 +49,11 @@ func mainCode(ctx context.Context, args []string, stdout, stderr *os.File) int {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
 	case err != nil:
-		fmt.Fprintln(stderr, "anteroom-demo:", err)
+		_, _ = fmt.Fprintln(stderr, "anteroom-demo:", err)
 		return exitUsage
 	}
 	if err := run(ctx, cfg, stdout); err != nil {
-		fmt.Fprintln(stderr, "anteroom-demo:", err)
+		_, _ = fmt.Fprintln(stderr, "anteroom-demo:", err)
 		return exitFailure
 	}
 	return 0

@@ -67,7 +67,7 @@ func (a api) events(w http.ResponseWriter, r *http.Request, id session.ID, after
 
 var (
 	errLastEventID = errors.New("Last-Event-ID must be a number that the server sent.") //nolint:staticcheck // a sentence for the client
-	errAfter       = errors.New("after must not be negative.") //nolint:staticcheck // a sentence for the client
+	errAfter       = errors.New("after must not be negative.")                          //nolint:staticcheck // a sentence for the client
 )
 
 // startAfter is where a stream begins: behind the last event that the reader

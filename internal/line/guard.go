@@ -26,7 +26,10 @@ const (
 	framesPer = time.Second
 )
 
-var errFlood = errors.New("line: more frames or pings than any use of it needs")
+var (
+	errFlood    = errors.New("line: more frames or pings than any use of it needs")
+	errOversize = errors.New("line: a frame larger than a stream's window")
+)
 
 // guard ends a line whose other end floods it. yamux answers each ping in a
 // goroutine of its own, which waits for as long as the other end does not read:
@@ -100,7 +103,11 @@ func (g *guard) frame() error {
 	}
 	switch g.header[1] {
 	case frameData:
-		g.body = int64(binary.BigEndian.Uint32(g.header[8:]))
+		// yamux reads and drops whatever length a frame names for a stream
+		// that is gone: it would do nothing else until the last byte.
+		if g.body = int64(binary.BigEndian.Uint32(g.header[8:])); g.body > Window {
+			return errOversize
+		}
 	case framePing:
 		asks := binary.BigEndian.Uint16(g.header[2:])&flagSYN != 0
 		if asks && !g.pings.spend(maxPings, Patience, now) {

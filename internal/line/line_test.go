@@ -165,6 +165,7 @@ func TestFlood(t *testing.T) {
 		"another version":     {7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
 		"a duplicate":         append(frame(1, 1, 2, 0), frame(1, 1, 2, 0)...),
 		"beyond the window":   frame(0, 1, 2, line.Window+1),
+		"2 GiB for nothing":   frame(0, 0, 99, 1<<31),
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake.Bubble(t, func(t *testing.T) {

@@ -95,7 +95,7 @@ func (m *Machine) serve(conn net.Conn) {
 	// Requests end with their line, also where a handler never reads.
 	up, down := context.WithCancel(m.alive)
 	defer down()
-	server := &http.Server{Handler: handler, BaseContext: func(net.Listener) context.Context { return up }}
+	server := &http.Server{Handler: handler, BaseContext: func(net.Listener) context.Context { return up }} //nolint:gosec // as slow as a test wants it
 	_ = server.Serve(l)
 	_ = l.Close()
 	_ = server.Close()
