@@ -30,7 +30,7 @@ func TestRestart(t *testing.T) {
 				if n := len(w.host.Machines(machine.Browser)); state != session.Starting && n != 1 {
 					t.Fatalf("stopping has left %d browser machines", n)
 				}
-				s = w.serve()
+				w.serve()
 				if state != session.Starting {
 					w.reach(id, state)
 				}
