@@ -46,6 +46,7 @@ step_job=
 stop_step() {
   [[ -n $step_job ]] || return 0
   kill -- "-$step_job" 2>/dev/null || true
+  [[ ! -t 2 ]] || say "" # the line that counted
   step_job=
 }
 trap stop_step EXIT
