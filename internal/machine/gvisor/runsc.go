@@ -51,7 +51,13 @@ func (d *Driver) runsc(ctx context.Context, id string, args ...string) error {
 		argv = append(argv, "--debug", "--debug-log", d.machineDir(id)+"/debug/")
 	}
 	cmd := exec.CommandContext(ctx, d.cfg.Runsc, append(argv, args...)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a signal to the server's group must not reach machines
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setsid: true, // a signal to the server's group must not reach machines
+		// A runsc that still works, or has not even begun, ends with the server:
+		// the next one could not know when it is safe to clear away. The machines
+		// themselves are other processes.
+		Pdeathsig: syscall.SIGKILL,
+	}
 	cmd.WaitDelay = outputDelay
 	var errs bytes.Buffer
 	cmd.Stderr = &errs
