@@ -80,7 +80,8 @@ func flags(cfg Config, profile string) []chromedp.ExecAllocatorOption {
 	} {
 		options = append(options, chromedp.Flag(name, true))
 	}
-	return append(options, chromedp.Flag("lang", "en-US"))
+	// Chromium leaves directories where temporary files are: they go with the profile.
+	return append(options, chromedp.Flag("lang", "en-US"), chromedp.Env("TMPDIR="+profile))
 }
 
 // Close ends Chromium with all its pages and removes its profile. Idempotent.
