@@ -72,8 +72,12 @@ func chromiumFlags(s browserSettings) []string {
 		"--no-first-run", "--no-default-browser-check",
 		"--disable-background-networking", "--disable-component-update", "--disable-sync",
 		"--disable-domain-reliability", "--disable-breakpad", "--no-pings",
+		// Calls of Chromium's own that no switch turns off go where nobody
+		// listens: for components, which --disable-component-update leaves some
+		// of, and for the accounts of a profile that cannot have any.
+		"--component-updater=url-source=http://127.0.0.1:9/", "--gaia-url=http://127.0.0.1:9/",
 		"--password-store=basic",
-		"--disable-features=SpareRendererForSitePerProcess,Translate,MediaRouter,OptimizationHints,DialMediaRouteProvider,GlobalMediaControls,PrivacySandboxSettings4,OptimizationGuideOnDeviceModel,OptimizationGuideModelExecution,OnDeviceModelPerformanceParams,PreloadTopChromeWebUI",
+		"--disable-features=SpareRendererForSitePerProcess,Translate,MediaRouter,OptimizationHints,DialMediaRouteProvider,GlobalMediaControls,PrivacySandboxSettings4,NetworkTimeServiceQuerying,OptimizationGuideOnDeviceModel,OptimizationGuideModelExecution,OnDeviceModelPerformanceParams,PreloadTopChromeWebUI",
 		"--disable-gpu", "--in-process-gpu",
 		"--ozone-platform=x11",
 		"--start-maximized", "--hide-crash-restore-bubble",

@@ -6,11 +6,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/anteroom/anteroom/internal/provider"
+	"github.com/anteroom/anteroom/internal/session"
 	"github.com/anteroom/anteroom/test/canary"
 	"github.com/anteroom/anteroom/test/idp"
 )
@@ -99,4 +102,39 @@ func plant(t *testing.T, token string) []string {
 	}
 	slices.Sort(places)
 	return places
+}
+
+// asked finds in the server's log for which session a machine asked for a name.
+var asked = regexp.MustCompile(`msg=egress .*\bsession=([a-z2-7]+) .*\bname=(\S+) `)
+
+// TestQuiet checks that the browser machines so far have reached for nothing
+// but what their tool and its sign-in need: Chromium has calls of its own to
+// make, which tell its maker who signs in to what, and when.
+func TestQuiet(t *testing.T) {
+	ctx := limit(t, time.Minute)
+	files, err := provider.Load("")
+	must(t, err)
+	also := map[string][]string{
+		// Where the sign-in ends, and the tool's own telemetry.
+		"gemini": {"developers.google.com", "play.googleapis.com"},
+	}
+	log, err := os.ReadFile(shared.rig.LogFile())
+	must(t, err)
+	lines := asked.FindAllStringSubmatch(string(log), -1)
+	if len(lines) == 0 {
+		t.Fatal("the log tells of no connection")
+	}
+	strange := map[string]int{}
+	for _, m := range lines {
+		s, err := shared.rig.DB().Session(ctx, session.ID(m[1]))
+		must(t, err)
+		file, err := files.Get(s.Provider)
+		must(t, err)
+		if !slices.Contains(slices.Concat(file.Hosts, also[s.Provider]), m[2]) {
+			strange[s.Provider+": "+m[2]]++
+		}
+	}
+	for what, n := range strange {
+		t.Errorf("%s: asked for %d times", what, n)
+	}
 }
