@@ -251,7 +251,8 @@ func (mc *Machine) configure(ctx context.Context, client *guestapi.Client, befor
 		return fmt.Errorf("%w: it says that it has been configured before", ErrRefused)
 	case !ack.Again && ack.Entropy != hex.EncodeToString(sum[:]):
 		return fmt.Errorf("%w: it has not taken the entropy", ErrRefused)
-	case time.Since(ack.Clock).Abs() > maxClockError:
+	// Read somewhere between the question and its answer, however long that was.
+	case ack.Clock.Before(in.WallClock.Add(-maxClockError)) || ack.Clock.After(time.Now().Add(maxClockError)):
 		return fmt.Errorf("%w: its clock says %s", ErrRefused, ack.Clock.UTC())
 	}
 	return nil
