@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/anteroom/anteroom/internal/steps"
@@ -172,6 +173,9 @@ func Build(ctx context.Context, cfg Config) (Image, error) {
 	if img, err := Find(cfg); err == nil {
 		return img, nil // another process has just built it
 	}
+	// Of the process, and of the programs that it runs: what is in the image is
+	// for all of its users, however careful those of this machine are.
+	defer syscall.Umask(syscall.Umask(0o022))
 	b := &builder{Config: cfg}
 	img, err := b.build(ctx)
 	if err != nil {
