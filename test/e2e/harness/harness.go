@@ -17,6 +17,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/anteroom/anteroom/internal/image"
@@ -54,8 +55,9 @@ type Config struct {
 	Sites map[string]http.Handler
 }
 
-// Rig is a running Anteroom with its identity provider. Its methods are for
-// one goroutine at a time, unless they say otherwise.
+// Rig is a running Anteroom with its identity provider. Users may be made
+// concurrently; what starts, stops or looks at the server is for one goroutine
+// at a time.
 type Rig struct {
 	IDP *idp.Server
 
@@ -66,7 +68,9 @@ type Rig struct {
 	log     *os.File
 	server  *process
 	db      *sqlite.DB
-	users   []*User
+
+	mu    sync.Mutex
+	users []*User
 }
 
 // Start starts the identity provider and the server, and returns once the

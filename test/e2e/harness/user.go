@@ -77,6 +77,8 @@ func (r *Rig) User(ctx context.Context, name string) (*User, error) {
 		return nil, err
 	}
 	u := &User{Name: name, rig: r, token: store.Secret(token), client: c}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.users = append(r.users, u)
 	return u, nil
 }
