@@ -93,6 +93,9 @@ func run(ctx context.Context, cfg config, out *os.File) (err error) {
 	if err := os.MkdirAll(cfg.out, 0o755); err != nil {
 		return fmt.Errorf("the directory for the screenshots: %w", err)
 	}
+	if err := removeShots(cfg.out); err != nil {
+		return err
+	}
 	d := &demo{cfg: cfg, steps: steps.New(out), began: time.Now()}
 	defer func() {
 		err = errors.Join(err, d.step("Removing all of it again", d.close))
@@ -124,6 +127,20 @@ func run(ctx context.Context, cfg config, out *os.File) (err error) {
 	}
 	if failed > 0 {
 		return errors.New("not everything worked")
+	}
+	return nil
+}
+
+// removeShots removes the screenshots of an earlier run, and nothing else.
+func removeShots(dir string) error {
+	old, err := filepath.Glob(filepath.Join(dir, "[0-9][0-9]-*.png"))
+	if err != nil {
+		return err
+	}
+	for _, file := range old {
+		if err := os.Remove(file); err != nil {
+			return fmt.Errorf("a screenshot of an earlier run: %w", err)
+		}
 	}
 	return nil
 }

@@ -54,7 +54,11 @@ func percentile[T int64 | float64 | time.Duration](values []T, p float64) T {
 
 func (m *measure) row() string {
 	if len(m.took) == 0 {
-		return fmt.Sprintf("| %s | 0 | – | – | – | – | %s | %s |\n", m.what, bound(m.target), "**all runs failed**")
+		verdict := "not run"
+		if m.failed > 0 {
+			verdict = fmt.Sprintf("**all %d runs failed**", m.failed)
+		}
+		return fmt.Sprintf("| %s | 0 | – | – | – | – | %s | %s |\n", m.what, bound(m.target), verdict)
 	}
 	p95 := percentile(m.took, 95)
 	verdict := "–"
