@@ -151,6 +151,7 @@ func TestKilledWhileWaiting(t *testing.T) {
 	must(t, err)
 	must(t, who.page.WaitSignInPage(ctx, idp.Gemini))
 	must(t, who.page.FillEmail(ctx, idp.Gemini, who.email()))
+	must(t, who.page.FocusPassword(ctx, idp.Gemini)) // keys on their way are lost with the server
 	before, err := shared.rig.KillWhen(ctx, id, in(session.Waiting), nil)
 	must(t, err)
 	killed := time.Now()

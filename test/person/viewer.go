@@ -85,9 +85,23 @@ func (p *Page) SendPassword(ctx context.Context, provider idp.Provider, password
 // they click again.
 const focusTime = 5 * time.Second
 
-// fill clicks on a field and types once the field shows that it has the focus:
-// Chromium may handle keys before a click that came just before them.
+// fill types into a field.
 func (p *Page) fill(ctx context.Context, provider idp.Provider, field int, text string) error {
+	if err := p.focus(ctx, provider, field); err != nil {
+		return err
+	}
+	return p.keys(ctx, text)
+}
+
+// FocusPassword clicks on the second field. Once that shows the focus, all that
+// was typed before has arrived.
+func (p *Page) FocusPassword(ctx context.Context, provider idp.Provider) error {
+	return p.focus(ctx, provider, 1)
+}
+
+// focus clicks on a field until it shows that it has the focus: Chromium may
+// handle keys before a click that came just before them.
+func (p *Page) focus(ctx context.Context, provider idp.Provider, field int) error {
 	for {
 		fields, err := p.fields(ctx, provider, -1)
 		if err != nil {
@@ -99,10 +113,7 @@ func (p *Page) fill(ctx context.Context, provider idp.Provider, field int, text 
 		soon, cancel := context.WithTimeout(ctx, focusTime)
 		_, err = p.fields(soon, provider, field)
 		cancel()
-		if err == nil {
-			return p.keys(ctx, text)
-		}
-		if ctx.Err() != nil {
+		if err == nil || ctx.Err() != nil {
 			return err
 		}
 		p.mu.Lock()
