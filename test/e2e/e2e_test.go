@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 var shared struct {
 	rig     *harness.Rig
 	browser *person.Browser
+	people  atomic.Int64
 }
 
 func TestMain(m *testing.M) {
@@ -82,7 +84,8 @@ type someone struct {
 // not have done fails the test at its end; a failed test leaves a screenshot.
 func newPerson(t *testing.T, ctx context.Context, rig *harness.Rig, name string) someone {
 	t.Helper()
-	u, err := rig.User(ctx, name)
+	// Numbered, so that a test can be run more than once.
+	u, err := rig.User(ctx, fmt.Sprintf("%s-%d", name, shared.people.Add(1)))
 	must(t, err)
 	link, err := u.Link(ctx)
 	must(t, err)
