@@ -80,7 +80,8 @@ type Config struct {
 	Languages string
 	// Owner names this server in leases; another one for each start.
 	Owner string
-	// SessionTime is how long a session may take altogether; 0 means 30 minutes.
+	// SessionTime is how long a session may take until the person has signed in,
+	// where its provider does not set a shorter time; 0 means 30 minutes.
 	SessionTime time.Duration
 	// StartsAtOnce limits how many machines are being started at a time; 0 means 4.
 	StartsAtOnce int
@@ -111,6 +112,8 @@ const (
 	heartbeatEvery = 5 * time.Second
 	sweepEvery     = 5 * time.Second
 	ticketTime     = 30 * time.Second
+	// finishTime is what a session has for the rest once its person has signed in.
+	finishTime = 5 * time.Minute
 )
 
 // Service is the use cases. Run must be running for sessions to make progress;

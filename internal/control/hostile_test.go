@@ -89,7 +89,7 @@ func TestNewsAllTheTime(t *testing.T) {
 // is not its to give is not taken over.
 func TestGuestsWords(t *testing.T) {
 	for given, want := range map[string]session.Reason{
-		"login_exited": session.ReasonLoginExited, "login_url_refused": session.ReasonLoginURL,
+		"expired": session.ReasonExpired, "login_exited": session.ReasonLoginExited, "login_url_refused": session.ReasonLoginURL,
 		"login_timeout": session.ReasonLoginTimeout, "capture_invalid": session.ReasonCaptureInvalid,
 		"upstream_failed": session.ReasonUpstream,
 		"disk_full":       session.ReasonLoginExited, "": session.ReasonLoginExited, "<script>": session.ReasonLoginExited,
@@ -99,7 +99,11 @@ func TestGuestsWords(t *testing.T) {
 				w.script(fake.Script{Login: func(_ context.Context, l *fake.Login) {
 					l.Fail(given, strings.Repeat("y", 100_000))
 				}}, fake.Script{})
-				now := w.reach(w.start(w.serve(), "claude"), session.Failed)
+				end := session.Failed
+				if want == session.ReasonExpired {
+					end = session.Expired
+				}
+				now := w.reach(w.start(w.serve(), "claude"), end)
 				if now.Reason != want || len(now.Detail) > 300 || now.Detail == "" {
 					t.Errorf("reason %q, a detail of %d bytes", now.Reason, len(now.Detail))
 				}

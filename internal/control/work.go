@@ -82,6 +82,7 @@ func (s *Service) work(ctx context.Context, cancel context.CancelCauseFunc, id s
 		if err == nil {
 			s.cfg.Observe.StepTook(now.State, time.Since(began))
 			now = next
+			timer.Reset(time.Until(now.Deadline))
 			s.changes.tell()
 			continue
 		}
@@ -122,6 +123,9 @@ func (s *Service) settle(ctx context.Context, now session.Session, err error) (s
 	case errors.Is(context.Cause(ctx), errDeadline):
 		to, f = session.Expired, &failure{reason: session.ReasonExpired, err: err}
 	case errors.As(err, &f):
+		if f.reason == session.ReasonExpired {
+			to = session.Expired
+		}
 	default:
 		f = &failure{reason: session.ReasonInternal, err: err}
 	}
@@ -193,7 +197,8 @@ func (s *Service) step(ctx context.Context, now session.Session) (session.Sessio
 // session names the machine only once it runs; one that a restart cut off in
 // the middle is found by its row, and destroyed before this step runs again.
 func (s *Service) stepStarting(ctx context.Context, now session.Session) (session.Session, error) {
-	if _, err := s.cfg.Providers.Get(now.Provider); err != nil {
+	file, err := s.cfg.Providers.Get(now.Provider)
+	if err != nil {
 		return now, fail(session.ReasonProviderGone, err)
 	}
 	last := errors.New("the server was restarted in every attempt")
@@ -205,7 +210,7 @@ func (s *Service) stepStarting(ctx context.Context, now session.Session) (sessio
 		s.changes.tell()
 		vm, err := s.startBrowser(ctx, now, attempt > 1 && attempt == maxAttempts)
 		if err == nil {
-			return s.machineStarted(ctx, now, vm)
+			return s.machineStarted(ctx, now, vm, file.Login.TimeLimit())
 		}
 		if ctx.Err() != nil {
 			return now, err
@@ -221,9 +226,14 @@ func (s *Service) stepStarting(ctx context.Context, now session.Session) (sessio
 }
 
 // machineStarted notes the session's machine; one that the session will not
-// know of is destroyed.
-func (s *Service) machineStarted(ctx context.Context, now session.Session, vm string) (session.Session, error) {
-	next, err := s.db.Move(ctx, now.ID, session.Starting, session.Waiting, s.cfg.Owner, store.Change{VMID: &vm}, "The browser machine is up; the tool is asking for its sign-in page.")
+// know of is destroyed. From here on the person has the provider's time, if
+// that is less than the session's.
+func (s *Service) machineStarted(ctx context.Context, now session.Session, vm string, signIn time.Duration) (session.Session, error) {
+	change := store.Change{VMID: &vm}
+	if end := time.Now().Add(signIn); end.Before(now.Deadline) {
+		change.Deadline = &end
+	}
+	next, err := s.db.Move(ctx, now.ID, session.Starting, session.Waiting, s.cfg.Owner, change, "The browser machine is up; the tool is asking for its sign-in page.")
 	if err == nil {
 		return next, nil
 	}
@@ -310,7 +320,8 @@ func (s *Service) stepWaiting(ctx context.Context, now session.Session) (session
 		}
 		switch status.Phase {
 		case guestapi.PhaseCaptured:
-			return s.db.Move(ctx, now.ID, session.Waiting, session.Capturing, s.cfg.Owner, store.Change{}, "You are signed in; taking over the credential files.")
+			end := time.Now().Add(finishTime)
+			return s.db.Move(ctx, now.ID, session.Waiting, session.Capturing, s.cfg.Owner, store.Change{Deadline: &end}, "You are signed in; taking over the credential files.")
 		case guestapi.PhaseFailed:
 			return now, guestFailure(status)
 		}
@@ -335,7 +346,7 @@ func answered(err error) bool {
 func guestFailure(status guestapi.AuthStatus) error {
 	f := &failure{reason: session.ReasonLoginExited, err: errors.New("the guest reported it")}
 	switch r := session.Reason(status.Reason); r {
-	case session.ReasonLoginExited, session.ReasonLoginURL, session.ReasonLoginTimeout, session.ReasonCaptureInvalid, session.ReasonUpstream:
+	case session.ReasonLoginExited, session.ReasonLoginURL, session.ReasonLoginTimeout, session.ReasonCaptureInvalid, session.ReasonUpstream, session.ReasonExpired:
 		f.reason = r
 	}
 	f.detail = store.Clip(status.Detail, 300)

@@ -211,11 +211,7 @@ var errLoginOver = errors.New("the time for the sign-in is over")
 // attempt runs the tool to its end and captures the files once it is stopped.
 func (l *Login) attempt(ctx context.Context) (outcome, *Captured) {
 	f := l.cfg.File
-	timeout, err := time.ParseDuration(f.Login.Timeout)
-	if err != nil {
-		return outcome{reason: session.ReasonInternal, err: err}, nil
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errLoginOver)
+	ctx, cancel := context.WithTimeoutCause(ctx, f.Login.TimeLimit(), errLoginOver)
 	defer cancel()
 	hooks, err := listenHooks(l.cfg.HookSocket, l.cfg.User)
 	if err != nil {

@@ -70,7 +70,6 @@ func apiEvent(e session.Event) Event {
 }
 
 func apiProvider(f *provider.File) Provider {
-	timeout, _ := time.ParseDuration(f.Login.Timeout) // checked when the file was loaded
 	return Provider{
 		Name:           f.Name,
 		Aliases:        orEmpty(f.Aliases),
@@ -79,7 +78,7 @@ func apiProvider(f *provider.File) Provider {
 		Terms:          f.Terms,
 		Version:        f.Version,
 		Flow:           ProviderFlow(f.Login.Flow),
-		TimeoutSeconds: int(timeout / time.Second),
+		TimeoutSeconds: int(f.Login.TimeLimit() / time.Second),
 		Rotates:        f.Refresh.Rotates,
 		Revokes:        orEmpty(f.Refresh.Revokes),
 	}

@@ -63,6 +63,9 @@ func (f *fake) StartSession(_ context.Context, userID, providerName, key string,
 		return session.Session{}, false, f.fail
 	}
 	if id, ok := f.keys[userID+" "+key]; ok && key != "" {
+		if f.sessions[id].Provider != providerName {
+			return session.Session{}, false, store.ErrExists
+		}
 		return f.sessions[id], true, nil
 	}
 	now := time.Now()

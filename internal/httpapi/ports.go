@@ -15,7 +15,7 @@ import (
 // called concurrently. Whatever does not belong to userID does not exist:
 // store.ErrNotFound.
 //
-// Errors that the API tells apart: store.ErrNotFound, store.ErrDiskFull,
+// Errors that the API tells apart: store.ErrNotFound, store.ErrExists, store.ErrDiskFull,
 // session.ErrConflict, provider.ErrUnknown, machine.ErrGone,
 // machine.ErrNoMemory, machine.ErrDiskFull and the context's own. Every other
 // one is logged and answered as internal.
@@ -25,8 +25,9 @@ type UseCases interface {
 	Providers() []*provider.File
 
 	// StartSession makes a session. With an idempotencyKey that this user has
-	// used before it returns that session and true; without ("") always a new
-	// one. providerName may be an alias.
+	// used before it returns that session and true, or store.ErrExists if that
+	// was for another provider; without ("") always a new one. providerName may
+	// be an alias.
 	StartSession(ctx context.Context, userID, providerName, idempotencyKey string, view guestapi.View) (s session.Session, repeated bool, err error)
 	Session(ctx context.Context, userID string, id session.ID) (session.Session, error)
 	// Sessions returns at most limit sessions, newest first, from the one after

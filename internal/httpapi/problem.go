@@ -101,6 +101,8 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		s.problem(w, r, ProblemCodeNotFound, "There is nothing here by that name, or it is not yours.")
 	case errors.Is(err, provider.ErrUnknown):
 		s.problem(w, r, ProblemCodeProviderUnknown, "This server does not know that provider. It knows: "+s.providerNames()+".")
+	case errors.Is(err, store.ErrExists):
+		s.problem(w, r, ProblemCodeIdempotencyMismatch, "This Idempotency-Key was used for another provider. Take a new one for a new sign-in.")
 	case errors.Is(err, session.ErrConflict):
 		s.problem(w, r, ProblemCodeConflict, "That cannot be done in its present state: it has ended, or has not come that far.")
 	case errors.Is(err, machine.ErrGone):

@@ -41,10 +41,6 @@ func (a api) StartSession(w http.ResponseWriter, r *http.Request, params StartSe
 		a.json(w, r, http.StatusCreated, apiSession(s))
 		return
 	}
-	if s.Provider != file.Name {
-		a.problem(w, r, ProblemCodeIdempotencyMismatch, "This Idempotency-Key was used for another provider. Take a new one for a new sign-in.")
-		return
-	}
 	a.json(w, r, http.StatusOK, apiSession(s))
 }
 

@@ -6,6 +6,8 @@
 // (login, capture): a File travels to the machine as JSON.
 package provider
 
+import "time"
+
 // File is one provider file. Field names in YAML and JSON are those of the
 // tags; an unknown field, a wrong type or a rule broken refuses the file with
 // its name, line and reason.
@@ -54,6 +56,13 @@ type Login struct {
 	// login has succeeded with the answer to authenticate; the tool is then
 	// stopped.
 	ExitsOnSuccess bool `yaml:"exits_on_success" json:"exits_on_success"`
+}
+
+// TimeLimit is Timeout as a duration; 0 if it does not parse, which Validate
+// refuses.
+func (l Login) TimeLimit() time.Duration {
+	d, _ := time.ParseDuration(l.Timeout)
+	return d
 }
 
 // URL says how the sign-in page's address is caught and which are allowed.

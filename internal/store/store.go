@@ -123,6 +123,8 @@ type Change struct {
 	// them; without one it is expired, cancelled or internal.
 	Reason *session.Reason
 	Detail *string
+	// Deadline is when the session expires from now on.
+	Deadline *time.Time
 }
 
 // Stats counts rows, for the metrics page.

@@ -174,6 +174,9 @@ func (db *DB) move(ctx context.Context, tx *sql.Tx, id session.ID, from, to sess
 	if change.Detail != nil {
 		u.set("detail", store.Clip(*change.Detail, store.MaxDetail))
 	}
+	if change.Deadline != nil {
+		u.set("deadline", ms(*change.Deadline))
+	}
 	if credentialID != nil {
 		u.set("credential_id", *credentialID)
 	}
