@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 
 	"github.com/spf13/cobra"
 
@@ -30,7 +29,7 @@ that before the file.`,
 			}
 			cfg := s.Server
 			cfg.Logger, cfg.Steps = a.logger(s), steps.New(a.err)
-			cfg.Ready = func(address net.Addr, link string) { a.ready(cfg, address, link) }
+			cfg.Ready = func(address, link string) { a.ready(cfg, address, link) }
 			return server.Run(cmd.Context(), cfg)
 		},
 	}
@@ -39,8 +38,8 @@ that before the file.`,
 }
 
 // ready tells the person at the terminal how to reach the service.
-func (a *app) ready(cfg server.Config, address net.Addr, link string) {
-	_, _ = fmt.Fprintf(a.out, "\nAnteroom is ready at %s\n", cfg.BaseURL(address.String()))
+func (a *app) ready(cfg server.Config, address, link string) {
+	_, _ = fmt.Fprintf(a.out, "\nAnteroom is ready at %s\n", address)
 	if link != "" {
 		_, _ = fmt.Fprintf(a.out, "Sign in as %s (good once, for 15 minutes; anteroom user link %s makes another):\n\n  %s\n\n", cfg.User, cfg.User, link)
 	}
