@@ -24,7 +24,7 @@ const ownTokenTime = 24 * time.Hour
 func (a *app) withClient(ctx context.Context, s *settings.Settings, address, label string, owner func(*sqlite.DB) (store.User, error), f func(*client.Client) error) error {
 	if address == "" {
 		var err error
-		if address, err = s.Server.BaseURL(s.Server.Listen); err != nil {
+		if address, err = s.Server.LocalURL(); err != nil {
 			return err
 		}
 	}

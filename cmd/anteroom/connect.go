@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -137,7 +138,8 @@ func liveError(err error, file *provider.File) error {
 
 func (a *app) printConnectLink(file *provider.File, address net.Addr, link string) {
 	_, _ = fmt.Fprintf(a.out, "\nSign in to %s at (good once):\n\n  %s\n\n", file.Title, link)
-	if tcp, ok := address.(*net.TCPAddr); ok && tcp.IP.IsLoopback() {
+	at, err := url.Parse(link)
+	if tcp, ok := address.(*net.TCPAddr); ok && err == nil && net.ParseIP(at.Hostname()).IsLoopback() {
 		host, err := os.Hostname()
 		if err != nil {
 			host = "this-computer"

@@ -60,18 +60,39 @@ func certificateHosts(file string) ([]string, error) {
 	return out, nil
 }
 
-// BaseURL is the address at which a person's browser finds the server.
+// BaseURL is the address at which a person's browser finds the server that
+// listens at listen. Without HTTPS that is this computer's own browser, whatever
+// names there are. The port is left out where it is the proxy's in front, or
+// that of ACME, which knows no other than 443.
 func (c Config) BaseURL(listen string) (string, error) {
-	scheme := "http"
-	if c.secure() {
-		scheme = "https"
+	if !c.secure() {
+		return "http://" + listen, nil
 	}
 	hosts, err := c.HostNames()
 	if err != nil {
 		return "", err
 	}
-	if len(hosts) > 0 {
-		return scheme + "://" + hosts[0], nil
+	if len(hosts) == 0 { // on loopback
+		return "https://" + listen, nil
 	}
-	return scheme + "://" + listen, nil
+	if _, port, err := net.SplitHostPort(listen); err == nil && port != "443" && !c.BehindProxy && c.ACMEDomain == "" {
+		return "https://" + net.JoinHostPort(hosts[0], port), nil
+	}
+	return "https://" + hosts[0], nil
+}
+
+// LocalURL is the address at which a program on this computer finds the server:
+// past a proxy where it can, as a person's browser elsewhere.
+func (c Config) LocalURL() (string, error) {
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return "", fmt.Errorf("listen: %w", err)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	if c.TLSCert == "" && c.ACMEDomain == "" && loopback(host) {
+		return "http://" + net.JoinHostPort(host, port), nil
+	}
+	return c.BaseURL(c.Listen)
 }

@@ -113,15 +113,34 @@ func certificate(t *testing.T, names ...string) string {
 	return file
 }
 
-func TestBaseURL(t *testing.T) {
-	for want, c := range map[string]Config{
-		"http://127.0.0.1:8080":    {},
-		"https://127.0.0.1:8080":   {Listen: "127.0.0.1:8080", TLSCert: certificate(t), TLSKey: "k"},
-		"https://anteroom.example": {ACMEDomain: "anteroom.example", Hosts: []string{"b.example"}},
-		"https://b.example":        {BehindProxy: true, Hosts: []string{"b.example"}},
+func TestAddresses(t *testing.T) {
+	names := []string{"a.example", "b.example"}
+	for _, tt := range []struct {
+		name        string
+		c           Config
+		base, local string
+	}{
+		{"loopback", Config{Listen: "127.0.0.1:8080"}, "http://127.0.0.1:8080", "http://127.0.0.1:8080"},
+		{"IPv6 loopback", Config{Listen: "[::1]:8080"}, "http://[::1]:8080", "http://[::1]:8080"},
+		{"names without HTTPS", Config{Listen: "127.0.0.1:8080", Hosts: names}, "http://127.0.0.1:8080", "http://127.0.0.1:8080"},
+		{"certificate", Config{Listen: "0.0.0.0:8443", TLSCert: "c", Hosts: names}, "https://a.example:8443", "https://a.example:8443"},
+		{"at the usual port", Config{Listen: "[::]:443", TLSCert: "c", Hosts: names}, "https://a.example", "https://a.example"},
+		{"of which the name is taken", Config{Listen: ":8443", TLSCert: certificate(t, "c.example")}, "https://c.example:8443", "https://c.example:8443"},
+		{"on loopback without a name", Config{Listen: "[::1]:8443", TLSCert: certificate(t)}, "https://[::1]:8443", "https://[::1]:8443"},
+		{"ACME", Config{Listen: "0.0.0.0:443", ACMEDomain: "d.example", Hosts: names}, "https://d.example", "https://d.example"},
+		{"ACME behind another port", Config{Listen: ":8443", ACMEDomain: "d.example"}, "https://d.example", "https://d.example"},
+		{"proxy", Config{Listen: "127.0.0.1:8080", BehindProxy: true, Hosts: names}, "https://a.example", "http://127.0.0.1:8080"},
+		{"proxy elsewhere", Config{Listen: "[::]:8080", BehindProxy: true, Hosts: names}, "https://a.example", "http://127.0.0.1:8080"},
+		{"proxy of one address", Config{Listen: "192.0.2.7:8080", BehindProxy: true, Hosts: names}, "https://a.example", "https://a.example"},
+		{"proxy that is spoken to by HTTPS", Config{Listen: ":8443", TLSCert: "c", BehindProxy: true, Hosts: names}, "https://a.example", "https://a.example"},
 	} {
-		if got, err := c.BaseURL("127.0.0.1:8080"); err != nil || got != want {
-			t.Errorf("%q, %v, want %q", got, err, want)
-		}
+		t.Run(tt.name, func(t *testing.T) {
+			if got, err := tt.c.BaseURL(tt.c.Listen); err != nil || got != tt.base {
+				t.Errorf("for browsers: %q, %v, want %q", got, err, tt.base)
+			}
+			if got, err := tt.c.LocalURL(); err != nil || got != tt.local {
+				t.Errorf("from here: %q, %v, want %q", got, err, tt.local)
+			}
+		})
 	}
 }
