@@ -52,11 +52,14 @@ type Config struct {
 	// no users yet. Empty: nobody.
 	User string
 
+	// WithoutLink says that nobody but a log would see the link: the user is made,
+	// the link is not.
+	WithoutLink bool
+
 	Logger *slog.Logger
 	Steps  *steps.Printer
 	// Ready is called once requests are answered, with the address at which
-	// browsers find the server and a sign-in link (empty without a User). May be
-	// nil.
+	// browsers find the server and a sign-in link, or "". May be nil.
 	Ready func(address, link string)
 }
 

@@ -221,8 +221,8 @@ func lockState(dir string) (unlock func(), err error) {
 	return func() { _ = f.Close() }, nil
 }
 
-// signInLink returns the address at which browsers find the server, and makes a
-// one-time link for the configured user.
+// signInLink returns the address at which browsers find the server, and makes
+// the configured user, if there is none yet, and a one-time link for them.
 func signInLink(ctx context.Context, cfg Config, db *sqlite.DB, listen net.Addr) (address, link string, err error) {
 	address, err = cfg.BaseURL(listen.String())
 	if err != nil || cfg.User == "" {
@@ -239,8 +239,8 @@ func signInLink(ctx context.Context, cfg Config, db *sqlite.DB, listen net.Addr)
 		}
 		user, err = db.CreateUser(ctx, cfg.User)
 	}
-	if err != nil {
-		return "", "", err
+	if err != nil || cfg.WithoutLink {
+		return address, "", err
 	}
 	link, err = NewLink(ctx, db, user.ID, address)
 	return address, link, err
