@@ -35,6 +35,10 @@ printed, and when the person behind it has signed in, the tool's credential
 files are written into the home directory of the user who started this (through
 sudo too). Then all of it is gone again.
 
+Where the tool's own variable (CLAUDE_CONFIG_DIR, CODEX_HOME, GEMINI_CLI_HOME) is
+set, the files are written to where it leads, unless --home is given. sudo takes
+it away: sudo --preserve-env=CODEX_HOME keeps it.
+
 Needs root and the golden image (anteroom image build).`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -47,7 +51,7 @@ Needs root and the golden image (anteroom image build).`,
 	s.Flags(cmd.Flags(), "listen", "tls-cert", "tls-key", "acme-domain", "behind-proxy", "hosts", "upstreams", "upstreams-file",
 		"ca-files", "providers-dir", "image-dir", "guest", "runsc", "locale", "languages", "session-time",
 		"machine-memory", "machine-cpus", "min-free-memory", "log-format", "log-level")
-	cmd.Flags().StringVar(&home, "home", "", "home `directory` to write to (default: the home of the user who started this)")
+	cmd.Flags().StringVar(&home, "home", "", "home `directory` to write to (default: where the user who started this has the tool keep its files)")
 	cmd.Flags().BoolVar(&force, "force", false, "replace a sign-in that is there already")
 	return cmd
 }
@@ -68,7 +72,7 @@ func (a *app) connect(ctx context.Context, s *settings.Settings, name, dir strin
 	if err != nil {
 		return err
 	}
-	home, err := localhome.Find(dir)
+	home, err := localhome.Find(dir, file)
 	if err != nil {
 		return err
 	}
@@ -174,7 +178,7 @@ func connectFailed(ended session.Session, undelivered error, file *provider.File
 func (a *app) connected(home localhome.Home, file *provider.File) {
 	_, _ = fmt.Fprintf(a.out, "\n%s is signed in on this computer. In %s:\n", file.Title, home.Dir)
 	for _, c := range file.Files {
-		_, _ = fmt.Fprintf(a.out, "  %s\n", c.Path)
+		_, _ = fmt.Fprintf(a.out, "  %s\n", home.Path(c.Path))
 	}
 	_, _ = fmt.Fprintln(a.out, "The browser and everything else of it are gone; no copy was kept.")
 	if len(file.Target.Status) > 0 {

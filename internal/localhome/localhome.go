@@ -1,5 +1,6 @@
 // Package localhome puts credential files into a home directory of this
-// computer: what `anteroom connect` does in place of a CLI machine.
+// computer: what `anteroom connect` does in place of a CLI machine. It follows
+// the variables by which a person has a tool keep its files elsewhere.
 //
 // It works with the rights of the home's owner, also when started by root, so
 // that nothing that the owner has put there (links, directories that change)
@@ -43,23 +44,43 @@ var (
 	ErrHome = errors.New("home directory")
 )
 
-// Home is a person's home directory.
+// Home is where a person's tool keeps its files: the person's home directory, or
+// what a variable of the tool's own names in its place.
 type Home struct {
 	Dir string
 	UID int
 	GID int
+
+	moved *provider.HomeEnv // the variable that names Dir; nil for a home directory
 }
 
 // Find returns the home at dir, whose owner is the person. If dir is empty it
-// is that of the user who started this program, through sudo or not.
-func Find(dir string) (Home, error) {
-	if dir == "" {
-		who, err := invoker()
-		if err != nil {
-			return Home{}, fmt.Errorf("%w: whose it is cannot be told; name it with --home: %w", ErrHome, err)
-		}
-		dir = who.HomeDir
+// is that of the user who started this program, through sudo or not; or where
+// this program's environment sets f's HomeEnv, that directory, which must be
+// there already.
+func Find(dir string, f *provider.File) (Home, error) {
+	if dir != "" {
+		return open(dir)
 	}
+	who, err := invoker()
+	if err != nil {
+		return Home{}, fmt.Errorf("%w: whose it is cannot be told; name it with --home: %w", ErrHome, err)
+	}
+	h, err := open(who.HomeDir)
+	if err != nil || f.HomeEnv == nil || os.Getenv(f.HomeEnv.Name) == "" {
+		return h, err
+	}
+	h.Dir, h.moved = os.Getenv(f.HomeEnv.Name), f.HomeEnv
+	info, err := os.Stat(h.Dir)
+	if err != nil || !info.IsDir() || !filepath.IsAbs(h.Dir) {
+		return Home{}, fmt.Errorf("%w: %s is set, so %s keeps its files there, but %q is not the absolute path of a directory; make it or unset the variable, or name a home with --home",
+			ErrHome, f.HomeEnv.Name, f.Title, h.Dir)
+	}
+	return h, nil
+}
+
+// open returns the home directory at dir.
+func open(dir string) (Home, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return Home{}, fmt.Errorf("%w: %w", ErrHome, err)
@@ -82,17 +103,25 @@ func invoker() (*user.User, error) {
 	return user.Current()
 }
 
+// Path is where below Dir the file is that a provider file has at p.
+func (h Home) Path(p string) string {
+	if h.moved != nil {
+		p, _ = h.moved.Path(p) // a valid file's moves all
+	}
+	return p
+}
+
 // Live returns ErrLive, with the path, if the home holds a sign-in for f that
 // looks usable. Whether the vendor still accepts it cannot be told.
 func (h Home) Live(f *provider.File) error {
-	return h.as(func(root *os.Root) error { return live(root, f) })
+	return h.as(func(root *os.Root) error { return h.live(root, f) })
 }
 
-func live(root *os.Root, f *provider.File) error {
+func (h Home) live(root *os.Root, f *provider.File) error {
 	have := provider.Content{}
 	at := ""
 	for _, c := range f.Files {
-		content, err := read(root, c.Path)
+		content, err := read(root, h.Path(c.Path))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -105,9 +134,17 @@ func live(root *os.Root, f *provider.File) error {
 		have[c.Name] = content
 	}
 	if at != "" && f.Check(have) == nil {
-		return fmt.Errorf("%w: ~/%s", ErrLive, at)
+		return fmt.Errorf("%w: %s", ErrLive, h.shown(at))
 	}
 	return nil
+}
+
+// shown is a file's place in the words of whoever uses the tool.
+func (h Home) shown(p string) string {
+	if h.moved != nil {
+		return "$" + h.moved.Name + "/" + h.Path(p)
+	}
+	return "~/" + p
 }
 
 // Deliver writes the files, each atomically and 0600, and the provider's seeds
@@ -126,7 +163,7 @@ func (h Home) Deliver(_ context.Context, in guestapi.Delivery, force bool) (gues
 		return guestapi.DeliveryAck{}, err
 	}
 	err := h.as(func(root *os.Root) error {
-		alive := live(root, in.Provider)
+		alive := h.live(root, in.Provider)
 		if alive != nil && (!errors.Is(alive, ErrLive) || !force) {
 			return alive
 		}
@@ -136,14 +173,14 @@ func (h Home) Deliver(_ context.Context, in guestapi.Delivery, force bool) (gues
 				if !ok || c.Required != required {
 					continue // an optional one that did not come: what is there stays
 				}
-				if err := place(root, c.Path, bytes, alive == nil); err != nil {
+				if err := place(root, h.Path(c.Path), bytes, alive == nil); err != nil {
 					return err
 				}
 			}
 		}
 		for _, seed := range in.Provider.Target.Seed {
-			if _, err := root.Lstat(seed.Path); errors.Is(err, fs.ErrNotExist) {
-				if err := place(root, seed.Path, []byte(seed.Content), false); err != nil {
+			if _, err := root.Lstat(h.Path(seed.Path)); errors.Is(err, fs.ErrNotExist) {
+				if err := place(root, h.Path(seed.Path), []byte(seed.Content), false); err != nil {
 					return err
 				}
 			}
@@ -212,7 +249,7 @@ func read(root *os.Root, name string) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxFile {
-		return nil, fmt.Errorf("%w: ~/%s is not a file that a sign-in could be in; move it away", ErrHome, name)
+		return nil, fmt.Errorf("%w: %s is not a file that a sign-in could be in; move it away", ErrHome, filepath.Join(root.Name(), name))
 	}
 	return io.ReadAll(io.LimitReader(f, maxFile))
 }

@@ -22,13 +22,15 @@ const (
 	blankFile = `{"access_token":"","refresh_token":"","expiry_date":0}`
 )
 
-func gemini(t *testing.T) *provider.File {
+func gemini(t *testing.T) *provider.File { return file(t, "gemini") }
+
+func file(t *testing.T, name string) *provider.File {
 	t.Helper()
 	set, err := provider.Load("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := set.Get("gemini")
+	f, err := set.Get(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +62,7 @@ func testHome(t *testing.T, files map[string]string) Home {
 			t.Fatal(err)
 		}
 	}
-	h, err := Find(dir)
+	h, err := Find(dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,20 +228,86 @@ func TestNotAFile(t *testing.T) {
 }
 
 func TestFind(t *testing.T) {
-	if _, err := Find(filepath.Join(t.TempDir(), "nothing")); !errors.Is(err, ErrHome) {
+	if _, err := Find(filepath.Join(t.TempDir(), "nothing"), nil); !errors.Is(err, ErrHome) {
 		t.Errorf("missing: %v", err)
 	}
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Find(file); !errors.Is(err, ErrHome) {
+	if _, err := Find(file, nil); !errors.Is(err, ErrHome) {
 		t.Errorf("a file: %v", err)
 	}
 	if os.Geteuid() == 0 {
 		t.Setenv("SUDO_UID", "4294967000")
-		if _, err := Find(""); !errors.Is(err, ErrHome) || !strings.Contains(err.Error(), "--home") {
+		if _, err := Find("", gemini(t)); !errors.Is(err, ErrHome) || !strings.Contains(err.Error(), "--home") {
 			t.Errorf("nobody's: %v", err)
 		}
 	}
+}
+
+// claude's files, in which a directory and a file beside it are moved into one.
+func claudeDelivery(t *testing.T) guestapi.Delivery {
+	return guestapi.Delivery{CredentialID: "c1", Version: 1, Provider: file(t, "claude"), Files: []guestapi.File{{
+		Name: "credentials.json", Content: []byte(`{"claudeAiOauth":{"accessToken":"a","refreshToken":"r","expiresAt":1,"scopes":["s"]}}`),
+	}}}
+}
+
+// Where a variable of the tool's own moves its files, they are looked for there,
+// and delivered there.
+func TestTheToolsOwnVariable(t *testing.T) {
+	elsewhere := testHome(t, nil).Dir
+	for _, tt := range []struct {
+		in    guestapi.Delivery
+		name  string
+		files []string
+		shown string
+	}{
+		{delivery(t, newFile), "GEMINI_CLI_HOME", []string{".gemini/oauth_creds.json", ".gemini/settings.json"}, "$GEMINI_CLI_HOME/.gemini/oauth_creds.json"},
+		{claudeDelivery(t), "CLAUDE_CONFIG_DIR", []string{".credentials.json", ".claude.json"}, "$CLAUDE_CONFIG_DIR/.credentials.json"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv(tt.name, elsewhere)
+			h, err := Find("", tt.in.Provider)
+			if err != nil || h.Dir != elsewhere {
+				t.Fatalf("%+v, %v", h, err)
+			}
+			h.UID, h.GID = owner(t, elsewhere)
+			if _, err := h.Deliver(t.Context(), tt.in, false); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range tt.files {
+				if info, err := os.Lstat(filepath.Join(elsewhere, name)); err != nil || info.Mode() != 0o600 {
+					t.Errorf("%s: %v, %v", name, info, err)
+				}
+			}
+			if err := h.Live(tt.in.Provider); !errors.Is(err, ErrLive) || !strings.Contains(err.Error(), tt.shown) {
+				t.Errorf("afterwards: %v", err)
+			}
+			// A home that is named is meant.
+			if h, err := Find(t.TempDir(), tt.in.Provider); err != nil || h.Live(tt.in.Provider) != nil {
+				t.Errorf("%+v, %v", h, err)
+			}
+			for _, wrong := range []string{"relative", filepath.Join(elsewhere, "nothing"), filepath.Join(elsewhere, tt.files[0])} {
+				t.Setenv(tt.name, wrong)
+				if _, err := Find("", tt.in.Provider); !errors.Is(err, ErrHome) || !strings.Contains(err.Error(), tt.name+" is set") {
+					t.Errorf("%s: %v", wrong, err)
+				}
+			}
+			t.Setenv(tt.name, "") // as good as not set
+			if h, err := Find("", tt.in.Provider); err != nil || h.Dir == elsewhere {
+				t.Errorf("%+v, %v", h, err)
+			}
+		})
+	}
+}
+
+func owner(t *testing.T, dir string) (uid, gid int) {
+	t.Helper()
+	info, err := os.Stat(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	return int(st.Uid), int(st.Gid)
 }

@@ -94,6 +94,9 @@ func (f *File) check() *problem {
 	c.value("expiry", f.Expiry, true, f)
 	c.value("fresh", f.Fresh, true, f)
 	c.target(f)
+	if f.HomeEnv != nil {
+		c.homeEnv(f, f.HomeEnv)
+	}
 	c.that(len(f.Refresh.Revokes) <= 8, "refresh.revokes", "more than 8")
 	for i, r := range f.Refresh.Revokes {
 		c.text(fmt.Sprintf("refresh.revokes[%d]", i), r, maxText)

@@ -6,7 +6,11 @@
 // (login, capture): a File travels to the machine as JSON.
 package provider
 
-import "time"
+import (
+	"slices"
+	"strings"
+	"time"
+)
 
 // File is one provider file. Field names in YAML and JSON are those of the
 // tags; an unknown field, a wrong type or a rule broken refuses the file with
@@ -22,9 +26,10 @@ type File struct {
 	Login   Login        `yaml:"login" json:"login"`
 	URL     URL          `yaml:"url" json:"url"`
 	Files   []Credential `yaml:"files" json:"files"`
-	Account *Value       `yaml:"account" json:"account"` // where the account's label is; optional
-	Expiry  *Value       `yaml:"expiry" json:"expiry"`   // when the sign-in is over as far as the files tell; optional
-	Fresh   *Value       `yaml:"fresh" json:"fresh"`     // what grows with each refresh; optional, default Expiry
+	Account *Value       `yaml:"account" json:"account"`   // where the account's label is; optional
+	Expiry  *Value       `yaml:"expiry" json:"expiry"`     // when the sign-in is over as far as the files tell; optional
+	Fresh   *Value       `yaml:"fresh" json:"fresh"`       // what grows with each refresh; optional, default Expiry
+	HomeEnv *HomeEnv     `yaml:"home_env" json:"home_env"` // a variable that moves the tool's files; optional
 	Target  Target       `yaml:"target" json:"target"`
 	Refresh Refresh      `yaml:"refresh" json:"refresh"`
 	Hosts   []string     `yaml:"hosts" json:"hosts"`   // names that the tool must be able to reach
@@ -110,6 +115,26 @@ type Value struct {
 	Unit string `yaml:"unit" json:"unit"`
 	// Or is read where this one leads nowhere. It has no Or of its own.
 	Or *Value `yaml:"or" json:"or"`
+}
+
+// HomeEnv is a variable by which a person has the tool keep its files elsewhere
+// on a computer of their own. In a machine nothing sets it.
+type HomeEnv struct {
+	Name string `yaml:"name" json:"name"`
+	// Replaces is the directory below the home directory in whose place the
+	// variable's is used; "." for the home directory itself.
+	Replaces string `yaml:"replaces" json:"replaces"`
+	// Also are files of the home directory that are then in the variable's too.
+	Also []string `yaml:"also" json:"also"`
+}
+
+// Path returns where below the variable's directory the file is that is at p
+// below the home directory otherwise; false if the variable does not move it.
+func (h *HomeEnv) Path(p string) (string, bool) {
+	if h.Replaces == "." || slices.Contains(h.Also, p) {
+		return p, true
+	}
+	return strings.CutPrefix(p, h.Replaces+"/")
 }
 
 // Target says what the person's own machine needs beside the files.
