@@ -10,7 +10,7 @@ afterAll(() => stage.close());
 beforeEach(() => stage.clear());
 afterEach(() => expect(stage.problems).toEqual([]));
 
-const until = (check: () => Promise<void>): Promise<void> => vi.waitFor(check, { timeout: 10_000, interval: 50 });
+const until = (check: () => Promise<void>): Promise<void> => vi.waitFor(check, { timeout: 20_000, interval: 50 });
 
 it("signs in by link, and takes the code out of the address", async () => {
   await stage.mock("sign-out");
@@ -88,8 +88,7 @@ it("comes back after a restart of the server and keeps the picture meanwhile", a
     look();
   });
   await stage.mock("restart?ms=3000");
-  await page.getByTestId("viewer-problem").waitFor();
-  expect(await page.getByTestId("viewer-problem").textContent()).toContain("The server cannot be reached");
+  await page.getByTestId("viewer-problem").getByText("The server cannot be reached").waitFor();
   await live(page).waitFor();
   expect((await stage.seen()).viewers).toBe(2);
   expect(await page.evaluate(() => (window as unknown as { blank: number }).blank)).toBe(0);
@@ -184,6 +183,26 @@ it("moves the clipboard in both directions", async () => {
     expect(seen.clipboard).toBe("by Ctrl+V");
     expect(seen.keys.filter((k) => k === 0x76)).toHaveLength(1);
   });
+});
+
+it("leaves alone what is typed into the clipboard's box as soon as that is there", async () => {
+  await stage.clear("manual");
+  const { id } = await stage.session("waiting");
+  const page = await stage.page({ permissions: ["clipboard-read", "clipboard-write"] });
+  await page.goto(`${stage.base}/sessions/${id}`);
+  await live(page).waitFor();
+  await stage.mock("clipboard", { text: "from over there" });
+  await until(async () => expect(await page.evaluate(() => navigator.clipboard.readText())).toBe("from over there"));
+  await page.evaluate(async () => {
+    const box = (): HTMLTextAreaElement | null => document.querySelector("[data-testid=clipboard-text]");
+    document.querySelector<HTMLElement>("[data-testid=tool-clipboard]")?.click();
+    while (!box()) await Promise.resolve();
+    const b = box() as HTMLTextAreaElement;
+    b.value = "by hand";
+    b.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+  await page.getByTestId("clipboard-send").click();
+  await until(async () => expect((await stage.seen()).clipboard).toBe("by hand"));
 });
 
 it("asks before it deletes, and delivers again", async () => {
