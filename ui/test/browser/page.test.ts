@@ -223,6 +223,25 @@ it("asks before it deletes, and delivers again", async () => {
   await page.locator("[data-testid=credential-codex][data-state=none]").waitFor();
 });
 
+it.each([
+  ["/", "[data-testid=credential-codex][data-state=connected]", "[data-testid=credential-claude][data-state=running]"],
+  ["/activity", "[data-testid=activity] [data-state=completed]", "[data-testid=activity] [data-state=waiting]"],
+])("%s asks for its lists once and for no history, and again when something happens", async (path, loaded, changed) => {
+  await stage.clear("manual");
+  await stage.session("completed", "codex");
+  const page = await stage.page();
+  const asked: string[] = [];
+  page.on("request", (r) => asked.push(r.url().slice(stage.base.length)));
+  const lists = (): string[] => asked.filter((a) => /\/(events|sessions|credentials)\b/.test(a)).sort();
+  await page.goto(`${stage.base}${path}`);
+  await page.locator(loaded).waitFor();
+  const once = ["/api/v1/credentials", "/api/v1/events?from=now", "/api/v1/sessions?limit=50"];
+  expect(lists()).toEqual(once);
+  await stage.session("waiting", "claude");
+  await page.locator(changed).waitFor();
+  expect(lists().filter((a) => a.includes("events"))).toHaveLength(1);
+});
+
 it("lets the keyboard leave the screen", async () => {
   await stage.clear("manual");
   const { id } = await stage.session("waiting");
