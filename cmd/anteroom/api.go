@@ -23,7 +23,10 @@ const ownTokenTime = 24 * time.Hour
 // that owner names, which only who may use the state directory can do.
 func (a *app) withClient(ctx context.Context, s *settings.Settings, address, label string, owner func(*sqlite.DB) (store.User, error), f func(*client.Client) error) error {
 	if address == "" {
-		address = s.Server.BaseURL(s.Server.Listen)
+		var err error
+		if address, err = s.Server.LocalURL(); err != nil {
+			return err
+		}
 	}
 	token := store.Secret(os.Getenv(settings.EnvPrefix + "TOKEN"))
 	if token == "" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -34,6 +35,10 @@ printed, and when the person behind it has signed in, the tool's credential
 files are written into the home directory of the user who started this (through
 sudo too). Then all of it is gone again.
 
+Where the tool's own variable (CLAUDE_CONFIG_DIR, CODEX_HOME, GEMINI_CLI_HOME) is
+set, the files are written to where it leads, unless --home is given. sudo takes
+it away: sudo --preserve-env=CODEX_HOME keeps it.
+
 Needs root and the golden image (anteroom image build).`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -46,7 +51,7 @@ Needs root and the golden image (anteroom image build).`,
 	s.Flags(cmd.Flags(), "listen", "tls-cert", "tls-key", "acme-domain", "behind-proxy", "hosts", "upstreams", "upstreams-file",
 		"ca-files", "providers-dir", "image-dir", "guest", "runsc", "locale", "languages", "session-time",
 		"machine-memory", "machine-cpus", "min-free-memory", "log-format", "log-level")
-	cmd.Flags().StringVar(&home, "home", "", "home `directory` to write to (default: the home of the user who started this)")
+	cmd.Flags().StringVar(&home, "home", "", "home `directory` to write to (default: where the user who started this has the tool keep its files)")
 	cmd.Flags().BoolVar(&force, "force", false, "replace a sign-in that is there already")
 	return cmd
 }
@@ -67,7 +72,7 @@ func (a *app) connect(ctx context.Context, s *settings.Settings, name, dir strin
 	if err != nil {
 		return err
 	}
-	home, err := localhome.Find(dir)
+	home, err := localhome.Find(dir, file)
 	if err != nil {
 		return err
 	}
@@ -77,12 +82,12 @@ func (a *app) connect(ctx context.Context, s *settings.Settings, name, dir strin
 	}
 	ctx, stop := hangup(ctx)
 	defer stop()
-	delivered, undelivered := false, error(nil)
+	delivered, notes, undelivered := false, []string(nil), error(nil)
 	c := server.Connect{
 		Config: s.Server, Provider: file.Name,
 		Deliver: func(ctx context.Context, in guestapi.Delivery) (guestapi.DeliveryAck, error) {
-			ack, err := home.Deliver(ctx, in, force)
-			delivered, undelivered = err == nil, err
+			ack, said, err := home.Deliver(ctx, in, force)
+			delivered, notes, undelivered = err == nil, said, err
 			return ack, err
 		},
 		Link:     func(address net.Addr, link string) { a.printConnectLink(file, address, link) },
@@ -92,7 +97,7 @@ func (a *app) connect(ctx context.Context, s *settings.Settings, name, dir strin
 	ended, err := server.RunConnect(ctx, c)
 	switch {
 	case delivered: // whatever became of the rest
-		a.connected(home, file)
+		a.connected(home, file, notes)
 		return ignoreCancel(ctx, err)
 	case ctx.Err() != nil:
 		_, _ = fmt.Fprintln(a.err, "\nStopped. Nothing was written.")
@@ -137,7 +142,8 @@ func liveError(err error, file *provider.File) error {
 
 func (a *app) printConnectLink(file *provider.File, address net.Addr, link string) {
 	_, _ = fmt.Fprintf(a.out, "\nSign in to %s at (good once):\n\n  %s\n\n", file.Title, link)
-	if tcp, ok := address.(*net.TCPAddr); ok && tcp.IP.IsLoopback() {
+	at, err := url.Parse(link)
+	if tcp, ok := address.(*net.TCPAddr); ok && err == nil && net.ParseIP(at.Hostname()).IsLoopback() {
 		host, err := os.Hostname()
 		if err != nil {
 			host = "this-computer"
@@ -169,10 +175,13 @@ func connectFailed(ended session.Session, undelivered error, file *provider.File
 }
 
 // connected says where the files are and what may not be done with them.
-func (a *app) connected(home localhome.Home, file *provider.File) {
+func (a *app) connected(home localhome.Home, file *provider.File, notes []string) {
 	_, _ = fmt.Fprintf(a.out, "\n%s is signed in on this computer. In %s:\n", file.Title, home.Dir)
 	for _, c := range file.Files {
-		_, _ = fmt.Fprintf(a.out, "  %s\n", c.Path)
+		_, _ = fmt.Fprintf(a.out, "  %s\n", home.Path(c.Path))
+	}
+	for _, n := range notes {
+		_, _ = fmt.Fprintf(a.out, "\nNote: %s\n\n", printable(n))
 	}
 	_, _ = fmt.Fprintln(a.out, "The browser and everything else of it are gone; no copy was kept.")
 	if len(file.Target.Status) > 0 {

@@ -2,9 +2,10 @@ package main
 
 import (
 	"fmt"
-	"net"
+	"os"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/anteroom/anteroom/internal/server"
 	"github.com/anteroom/anteroom/internal/settings"
@@ -30,7 +31,8 @@ that before the file.`,
 			}
 			cfg := s.Server
 			cfg.Logger, cfg.Steps = a.logger(s), steps.New(a.err)
-			cfg.Ready = func(address net.Addr, link string) { a.ready(cfg, address, link) }
+			cfg.WithoutLink = isJournal(a.out)
+			cfg.Ready = func(address, link string) { a.ready(cfg, address, link) }
 			return server.Run(cmd.Context(), cfg)
 		},
 	}
@@ -39,9 +41,22 @@ that before the file.`,
 }
 
 // ready tells the person at the terminal how to reach the service.
-func (a *app) ready(cfg server.Config, address net.Addr, link string) {
-	_, _ = fmt.Fprintf(a.out, "\nAnteroom is ready at %s\n", cfg.BaseURL(address.String()))
-	if link != "" {
-		_, _ = fmt.Fprintf(a.out, "Sign in as %s (good once, for 15 minutes; anteroom user link %s makes another):\n\n  %s\n\n", cfg.User, cfg.User, link)
+func (a *app) ready(cfg server.Config, address, link string) {
+	_, _ = fmt.Fprintf(a.out, "\nAnteroom is ready at %s\n", address)
+	if link == "" {
+		_, _ = fmt.Fprintln(a.out, "anteroom user link NAME prints a sign-in link, anteroom user add NAME makes a user.")
+		return
 	}
+	_, _ = fmt.Fprintf(a.out, "Sign in as %s (good once, for 15 minutes; anteroom user link %s makes another):\n\n  %s\n\n", cfg.User, cfg.User, link)
+}
+
+// isJournal says whether a file leads into systemd's journal, which is kept, and
+// read by more people than may sign in. systemd names it so, by its device and
+// inode, to whatever it starts.
+func isJournal(f *os.File) bool {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return false
+	}
+	return os.Getenv("JOURNAL_STREAM") == fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }

@@ -78,7 +78,11 @@ the link's address.`,
 
 // printLink prints the link alone on standard output, for scripts.
 func (a *app) printLink(cmd *cobra.Command, s *settings.Settings, db *sqlite.DB, u store.User) error {
-	link, err := server.NewLink(cmd.Context(), db, u.ID, s.Server.BaseURL(s.Server.Listen))
+	base, err := s.Server.BaseURL(s.Server.Listen)
+	if err != nil {
+		return err
+	}
+	link, err := server.NewLink(cmd.Context(), db, u.ID, base)
 	if err != nil {
 		return err
 	}

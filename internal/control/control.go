@@ -36,6 +36,7 @@ type database interface {
 	SetAttempt(ctx context.Context, id session.ID, owner string, attempt int, vmID, message string) error
 	AddEvent(ctx context.Context, e session.Event) (session.Event, error)
 	EventsAfter(ctx context.Context, userID string, sessionID session.ID, after int64, limit int) ([]session.Event, error)
+	LatestSeq(ctx context.Context, userID string) (int64, error)
 
 	NextVersion(ctx context.Context, userID, provider string) (int, error)
 	CommitCredential(ctx context.Context, id session.ID, owner string, c store.Credential, message string) (session.Session, store.Credential, error)

@@ -99,6 +99,11 @@ func (s *Service) EventsAfter(ctx context.Context, userID string, id session.ID,
 	return s.db.EventsAfter(ctx, userID, id, after, limit)
 }
 
+// LatestSeq returns the number of the user's newest event; 0 if there is none.
+func (s *Service) LatestSeq(ctx context.Context, userID string) (int64, error) {
+	return s.db.LatestSeq(ctx, userID)
+}
+
 // Changed returns a channel that is closed at the next event.
 func (s *Service) Changed() <-chan struct{} { return s.changes.wait() }
 

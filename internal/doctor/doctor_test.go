@@ -159,6 +159,17 @@ func TestFaults(t *testing.T) {
 		{"certificate", "over", func(t *testing.T, c *server.Config) { c.TLSCert, c.TLSKey = certificate(t, -time.Hour) }, Missing, "over since"},
 		{"certificate", "over soon", func(t *testing.T, c *server.Config) { c.TLSCert, c.TLSKey = certificate(t, 48*time.Hour) }, Warning, "good until"},
 		{"certificate", "good", func(t *testing.T, c *server.Config) { c.TLSCert, c.TLSKey = certificate(t, 90*24*time.Hour) }, OK, "good until"},
+		{"certificate", "with its names", func(t *testing.T, c *server.Config) {
+			c.TLSCert, c.TLSKey = certificate(t, 90*24*time.Hour, "a.example", "b.example")
+		}, OK, "for a.example, b.example"},
+		{"certificate", "for others", func(t *testing.T, c *server.Config) {
+			c.TLSCert, c.TLSKey = certificate(t, 90*24*time.Hour, "a.example")
+			c.Hosts = []string{"b.example"}
+		}, Warning, "not for b.example"},
+		{"certificate", "for nobody", func(t *testing.T, c *server.Config) {
+			c.TLSCert, c.TLSKey = certificate(t, 90*24*time.Hour, "*.example")
+			c.Listen = "0.0.0.0:0"
+		}, Missing, "--hosts"},
 		{"CA files", "no certificate", func(t *testing.T, c *server.Config) {
 			c.CAFiles = []string{write(t, filepath.Join(t.TempDir(), "ca"), "nothing", 0o600)}
 		}, Missing, "no certificate"},
@@ -262,13 +273,13 @@ func newer(t *testing.T, cfg server.Config) {
 }
 
 // certificate makes one that is over after a time.
-func certificate(t *testing.T, left time.Duration) (certFile, keyFile string) {
+func certificate(t *testing.T, left time.Duration, names ...string) (certFile, keyFile string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(left)}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(left), DNSNames: names}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)

@@ -53,7 +53,19 @@ func (e *exam) certificate(context.Context) Result {
 	if err != nil {
 		return missing(err.Error(), "give another certificate in tls-cert")
 	}
+	hosts, err := e.cfg.HostNames()
+	if err != nil {
+		return missing(err.Error(), "name with --hosts under which names browsers reach the server")
+	}
+	for _, h := range hosts {
+		if err := cert.VerifyHostname(h); err != nil {
+			return warning("it is not for "+h+": browsers refuse it there", "give a certificate for all of hosts, or take the name out of hosts")
+		}
+	}
 	found := "good until " + cert.NotAfter.Format(time.DateOnly)
+	if len(hosts) > 0 {
+		found += " for " + strings.Join(hosts, ", ")
+	}
 	switch left := time.Until(cert.NotAfter); {
 	case left < 0:
 		return missing("over since "+cert.NotAfter.Format(time.DateOnly), "renew the certificate, and start the server again")

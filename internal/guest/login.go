@@ -100,6 +100,7 @@ func StartLogin(ctx context.Context, cfg LoginConfig) (*Login, error) {
 	l := &Login{
 		cfg: cfg, cancel: cancel, done: make(chan struct{}), changed: make(chan struct{}),
 		status: guestapi.AuthStatus{Seq: 1, SessionID: cfg.SessionID, Phase: guestapi.PhaseRunning},
+		log:    lineLog{redact: cfg.File.Redactor()},
 	}
 	go l.run(ctx)
 	return l, nil
@@ -223,7 +224,10 @@ func (l *Login) attempt(ctx context.Context) (outcome, *Captured) {
 		return outcome{reason: session.ReasonInternal, err: err}, nil
 	}
 	t, err := startTool(f, l.cfg.User, env, l.keep)
-	if err != nil {
+	switch {
+	case errors.Is(err, errNotInstalled): // a provider file brings no program along
+		return outcome{reason: session.ReasonInternal, detail: f.Title + " is not installed in this server's machines.", err: err}, nil
+	case err != nil:
 		return outcome{reason: session.ReasonInternal, detail: f.Title + " could not be started.", err: err}, nil
 	}
 	o := (&loginWatch{Login: l, tool: t, hooks: hooks}).untilEnd(ctx)

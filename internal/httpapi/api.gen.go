@@ -314,6 +314,21 @@ func (e SessionState) Valid() bool {
 	}
 }
 
+// Defines values for AllEventsParamsFrom.
+const (
+	AllEventsParamsFromNow AllEventsParamsFrom = "now"
+)
+
+// Valid indicates whether the value is a known member of the AllEventsParamsFrom enum.
+func (e AllEventsParamsFrom) Valid() bool {
+	switch e {
+	case AllEventsParamsFromNow:
+		return true
+	default:
+		return false
+	}
+}
+
 // Credential defines model for Credential.
 type Credential struct {
 	// Account What the tool calls the account, if it says so.
@@ -549,12 +564,18 @@ type LastEventID = string
 
 // AllEventsParams defines parameters for AllEvents.
 type AllEventsParams struct {
+	// From `now`: only what happens once the stream is open, unless `after` or Last-Event-ID say where it goes on.
+	From *AllEventsParamsFrom `form:"from,omitempty" json:"from,omitempty"`
+
 	// After Only events with a greater `seq`.
 	After *After `form:"after,omitempty" json:"after,omitempty"`
 
 	// LastEventID As `after`; goes before it. EventSource sends it when it connects again.
 	LastEventID *LastEventID `json:"Last-Event-ID,omitempty"`
 }
+
+// AllEventsParamsFrom defines parameters for AllEvents.
+type AllEventsParamsFrom string
 
 // OpenTerminalParams defines parameters for OpenTerminal.
 type OpenTerminalParams struct {
@@ -779,6 +800,19 @@ func (siw *ServerInterfaceWrapper) AllEvents(w http.ResponseWriter, r *http.Requ
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params AllEventsParams
+
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", r.URL.Query(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "from"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "from", Err: err})
+		}
+		return
+	}
 
 	// ------------- Optional query parameter "after" -------------
 

@@ -20,17 +20,21 @@ const eventBatch = 256
 // SessionEvents streams the events of one session.
 func (a api) SessionEvents(w http.ResponseWriter, r *http.Request, id ID, params SessionEventsParams) {
 	if s, ok := a.session(w, r, id); ok {
-		a.events(w, r, s.ID, params.After, params.LastEventID)
+		a.events(w, r, s.ID, beginning{after: params.After, last: params.LastEventID})
 	}
 }
 
-// AllEvents streams all events of the user.
+// AllEvents streams all events of the user, or those from now on.
 func (a api) AllEvents(w http.ResponseWriter, r *http.Request, params AllEventsParams) {
-	a.events(w, r, "", params.After, params.LastEventID)
+	if params.From != nil && !params.From.Valid() {
+		a.problem(w, r, ProblemCodeInvalidRequest, `from can only be "now".`)
+		return
+	}
+	a.events(w, r, "", beginning{after: params.After, last: params.LastEventID, now: params.From != nil})
 }
 
-func (a api) events(w http.ResponseWriter, r *http.Request, id session.ID, after *After, last *LastEventID) {
-	from, err := startAfter(after, last)
+func (a api) events(w http.ResponseWriter, r *http.Request, id session.ID, begin beginning) {
+	from, now, err := begin.place()
 	if err != nil {
 		a.problem(w, r, ProblemCodeInvalidRequest, err.Error())
 		return
@@ -45,9 +49,10 @@ func (a api) events(w http.ResponseWriter, r *http.Request, id session.ID, after
 		api: a, w: w, rc: http.NewResponseController(w),
 		user: who(r).user.ID, session: id, after: from,
 	}
-	// The first read comes before the headers: it can still fail as a problem.
+	// The first read comes before the headers: it can still fail as a problem,
+	// and what happens once they are there is in the stream.
 	changed := a.cfg.UseCases.Changed()
-	batch, err := es.read(ctx)
+	batch, err := es.first(ctx, now)
 	if err != nil {
 		a.fail(w, r, err)
 		return
@@ -70,23 +75,30 @@ var (
 	errAfter       = errors.New("after must not be negative.")                          //nolint:staticcheck // a sentence for the client
 )
 
-// startAfter is where a stream begins: behind the last event that the reader
-// saw, or behind ?after.
-func startAfter(after *After, last *LastEventID) (int64, error) {
-	if last != nil && *last != "" {
-		n, err := strconv.ParseInt(*last, 10, 64)
+// beginning is what a reader says of where its stream begins.
+type beginning struct {
+	last  *LastEventID // of the last event that it saw
+	after *After       // where there is no last
+	now   bool         // where there is neither
+}
+
+// place is the number after which the stream begins; now says that it is not
+// known yet.
+func (b beginning) place() (after int64, now bool, err error) {
+	if b.last != nil && *b.last != "" {
+		n, err := strconv.ParseInt(*b.last, 10, 64)
 		if err != nil || n < 0 {
-			return 0, errLastEventID
+			return 0, false, errLastEventID
 		}
-		return n, nil
+		return n, false, nil
 	}
-	if after == nil {
-		return 0, nil
+	if b.after == nil {
+		return 0, b.now, nil
 	}
-	if *after < 0 {
-		return 0, errAfter
+	if *b.after < 0 {
+		return 0, false, errAfter
 	}
-	return *after, nil
+	return *b.after, false, nil
 }
 
 // eventStream is one reader's stream while it is open.
@@ -99,6 +111,16 @@ type eventStream struct {
 	after   int64
 }
 
+// first finds out where the stream begins, if that is now, and reads from there.
+func (es *eventStream) first(ctx context.Context, now bool) (batch []session.Event, err error) {
+	if now {
+		if es.after, err = es.api.cfg.UseCases.LatestSeq(ctx, es.user); err != nil {
+			return nil, err
+		}
+	}
+	return es.read(ctx)
+}
+
 func (es *eventStream) read(ctx context.Context) ([]session.Event, error) {
 	return es.api.cfg.UseCases.EventsAfter(ctx, es.user, es.session, es.after, eventBatch)
 }
@@ -108,7 +130,9 @@ func (es *eventStream) read(ctx context.Context) ([]session.Event, error) {
 func (es *eventStream) follow(ctx context.Context, batch []session.Event, changed <-chan struct{}) error {
 	tick := time.NewTicker(es.api.cfg.Heartbeat)
 	defer tick.Stop()
-	if err := es.send(func() error { _, err := io.WriteString(es.w, "retry: 1000\n\n"); return err }); err != nil {
+	// The id is that of no event: a reader whose connection breaks before the
+	// first one goes on from here.
+	if err := es.send(func() error { _, err := fmt.Fprintf(es.w, "retry: 1000\nid: %d\n\n", es.after); return err }); err != nil {
 		return err
 	}
 	for {

@@ -113,6 +113,43 @@ func TestEventsResume(t *testing.T) {
 	all.expect("of a machine")
 }
 
+// A reader that wants no history gets none, and misses nothing from there on.
+func TestEventsFromNow(t *testing.T) {
+	r := newRig(t, nil)
+	add := func(m string) { r.uc.add(r.alice.user.ID, r.alice.session, m) }
+	const path = "/api/v1/events?from=now"
+	begins := func(s *reader, want string) {
+		t.Helper()
+		for s.sc.Scan() {
+			if id, ok := strings.CutPrefix(s.sc.Text(), "id: "); ok {
+				if id != want {
+					t.Errorf("the stream begins at %s, want %s", id, want)
+				}
+				return
+			}
+		}
+		t.Fatal("the stream has no beginning")
+	}
+	begins(r.subscribe(path, bearer(r.bob.token)), "0")
+	add("one")
+	add("two")
+	r.uc.add(r.bob.user.ID, r.bob.session, "of bob")
+	s := r.subscribe(path, bearer(r.alice.token))
+	begins(s, "2")
+	add("three")
+	s.expect("three")
+	_ = s.body.Close()
+	add("four")
+
+	// EventSource connects again to the same address, with what it saw last: an
+	// event, or where the stream began.
+	r.subscribe(path, bearer(r.alice.token), header("Last-Event-ID", "4")).expect("four")
+	r.subscribe(path, bearer(r.alice.token), header("Last-Event-ID", "2")).expect("three", "four")
+	r.subscribe(path+"&after=4", bearer(r.alice.token)).expect("four")
+
+	r.problem(r.do("GET", "/api/v1/events?from=then", "", bearer(r.alice.token)), ProblemCodeInvalidRequest)
+}
+
 // More events than one read takes, some of them written while it reads.
 func TestEventsInBatches(t *testing.T) {
 	r := newRig(t, nil)

@@ -125,6 +125,18 @@ func (f *fake) Cancel(_ context.Context, userID string, id session.ID) (session.
 	return s, nil
 }
 
+func (f *fake) LatestSeq(_ context.Context, userID string) (int64, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var last int64
+	for _, e := range f.events {
+		if e.UserID == userID {
+			last = e.Seq
+		}
+	}
+	return last, f.fail
+}
+
 func (f *fake) EventsAfter(_ context.Context, userID string, id session.ID, after int64, limit int) ([]session.Event, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -39,6 +39,8 @@ type UseCases interface {
 	// EventsAfter returns at most limit events with a greater Seq, in order; of
 	// all of the user's sessions and things if sessionID is empty.
 	EventsAfter(ctx context.Context, userID string, sessionID session.ID, after int64, limit int) ([]session.Event, error)
+	// LatestSeq returns the Seq of the user's newest event; 0 if there is none.
+	LatestSeq(ctx context.Context, userID string) (int64, error)
 	// Changed returns a channel that is closed at the next change of any event.
 	// Who takes it before reading misses nothing.
 	Changed() <-chan struct{}

@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/fstest"
 	"time"
 )
 
@@ -58,6 +60,38 @@ func TestKey(t *testing.T) {
 	}
 }
 
+// A root is dressed in place: it is another for another recipe, whatever part of
+// it has changed.
+func TestRootKey(t *testing.T) {
+	base := func() fstest.MapFS {
+		out := fstest.MapFS{}
+		for _, name := range []string{"packages.txt", "remove.txt", "links.txt", "cli/package.json", "files/etc/a", "files/etc/b"} {
+			out["recipe/"+name] = &fstest.MapFile{Data: []byte("one\ntwo\n")}
+		}
+		return out
+	}
+	first, err := rootKey(base())
+	if again, err2 := rootKey(base()); err != nil || err2 != nil || again != first || len(first) != 24 {
+		t.Fatalf("%q and %q, %v, %v", first, again, err, err2)
+	}
+	for name := range base() {
+		for what, change := range map[string]func(fstest.MapFS){
+			"gone":    func(r fstest.MapFS) { delete(r, name) },
+			"a line":  func(r fstest.MapFS) { r[name] = &fstest.MapFile{Data: []byte("one\n")} },
+			"renamed": func(r fstest.MapFS) { r[name+"x"] = r[name]; delete(r, name) },
+		} {
+			r := base()
+			change(r)
+			if other, err := rootKey(r); err != nil || other == first {
+				t.Errorf("%s: %s: the same root, %v", name, what, err)
+			}
+		}
+	}
+	if !bytes.Contains(shape, []byte("func (b *builder) dress(")) || !bytes.Contains(shape, []byte("mkfs.erofs")) {
+		t.Error("what shapes the image is not in its key")
+	}
+}
+
 func TestFind(t *testing.T) {
 	cfg := config(t)
 	if _, err := Find(cfg); !errors.Is(err, ErrMissing) {
@@ -88,9 +122,9 @@ func TestFind(t *testing.T) {
 }
 
 func TestRecipe(t *testing.T) {
-	for _, name := range []string{"packages.txt", "remove.txt"} {
+	for _, name := range []string{"packages.txt", "remove.txt", "links.txt"} {
 		all, err := lines(name)
-		if err != nil || len(all) < 5 {
+		if err != nil || len(all) < 4 {
 			t.Fatalf("%s: %d lines, %v", name, len(all), err)
 		}
 		sorted := slices.Clone(all)
@@ -106,6 +140,32 @@ func TestRecipe(t *testing.T) {
 	}
 	if _, err := lines("nothing.txt"); err == nil {
 		t.Error("a recipe that is not there")
+	}
+}
+
+// What the threat model promises of the disposable browser.
+func TestPolicy(t *testing.T) {
+	text, err := recipe.ReadFile("recipe/files/etc/chromium/policies/managed/anteroom.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var policy map[string]any
+	if err := json.Unmarshal(text, &policy); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]any{
+		"DeveloperToolsAvailability": 2.0, // none
+		"RemoteDebuggingAllowed":     false,
+		"DownloadRestrictions":       3.0,   // none are allowed
+		"FullscreenAllowed":          false, // a page must not hide whose it is, or show another's address
+		"PasswordManagerEnabled":     false,
+		"BrowserSignin":              0.0,
+		"AudioCaptureAllowed":        false,
+		"VideoCaptureAllowed":        false,
+	} {
+		if policy[name] != want {
+			t.Errorf("%s is %v, want %v", name, policy[name], want)
+		}
 	}
 }
 
@@ -139,8 +199,18 @@ func TestDress(t *testing.T) {
 	if err := b.dress(root); err == nil {
 		t.Fatal("a tree without the tools was dressed")
 	}
-	for _, target := range links {
-		write(t, filepath.Join(root, target), "a tool")
+	links := map[string]string{}
+	all, err := lines("links.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range all {
+		f := strings.Fields(l)
+		links[f[0]] = f[1]
+		write(t, filepath.Join(root, f[1]), "a tool")
+	}
+	if links["usr/local/bin/claude"] == "" {
+		t.Errorf("links: %q", all)
 	}
 	write(t, filepath.Join(root, "usr/local/bin/there"), "")
 	write(t, filepath.Join(root, "usr/sbin/there"), "")
@@ -212,6 +282,42 @@ func TestRun(t *testing.T) {
 	if err := b.run(ended, nil, "", "sh", "-c", "exec sleep 60"); err == nil {
 		t.Error("it ran on after its context had ended")
 	}
+}
+
+// An interrupted build ends what its programs have started, and does not wait for
+// what holds their output.
+func TestRunIsInterrupted(t *testing.T) {
+	b := &builder{Config: Config{Logger: &bytes.Buffer{}}}
+	ctx, cancel := context.WithCancel(t.Context())
+	child := ""
+	status := func(words string) {
+		child = words
+		cancel()
+	}
+	ended := make(chan error)
+	go func() { ended <- b.run(ctx, status, "", "sh", "-c", "sleep 300 & echo $!; wait; wait") }()
+	limit, tick := time.After(stopTime/2), time.NewTicker(5*time.Millisecond)
+	defer tick.Stop()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("an interrupted program has succeeded")
+		}
+	case <-limit:
+		t.Fatal("it is waited for what the program has started")
+	}
+	for child != "" {
+		stat, err := os.ReadFile(filepath.Join("/proc", child, "stat"))
+		if err != nil || strings.Contains(string(stat), ") Z ") {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("what the program has started runs on: %s", stat)
+		}
+	}
+	t.Error("the program has said nothing")
 }
 
 func TestRemoveOthers(t *testing.T) {

@@ -1,5 +1,6 @@
 // Package localhome puts credential files into a home directory of this
-// computer: what `anteroom connect` does in place of a CLI machine.
+// computer: what `anteroom connect` does in place of a CLI machine. It follows
+// the variables by which a person has a tool keep its files elsewhere.
 //
 // It works with the rights of the home's owner, also when started by root, so
 // that nothing that the owner has put there (links, directories that change)
@@ -21,6 +22,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -43,23 +45,43 @@ var (
 	ErrHome = errors.New("home directory")
 )
 
-// Home is a person's home directory.
+// Home is where a person's tool keeps its files: the person's home directory, or
+// what a variable of the tool's own names in its place.
 type Home struct {
 	Dir string
 	UID int
 	GID int
+
+	moved *provider.HomeEnv // the variable that names Dir; nil for a home directory
 }
 
 // Find returns the home at dir, whose owner is the person. If dir is empty it
-// is that of the user who started this program, through sudo or not.
-func Find(dir string) (Home, error) {
-	if dir == "" {
-		who, err := invoker()
-		if err != nil {
-			return Home{}, fmt.Errorf("%w: whose it is cannot be told; name it with --home: %w", ErrHome, err)
-		}
-		dir = who.HomeDir
+// is that of the user who started this program, through sudo or not; or where
+// this program's environment sets f's HomeEnv, that directory, which must be
+// there already.
+func Find(dir string, f *provider.File) (Home, error) {
+	if dir != "" {
+		return open(dir)
 	}
+	who, err := invoker()
+	if err != nil {
+		return Home{}, fmt.Errorf("%w: whose it is cannot be told; name it with --home: %w", ErrHome, err)
+	}
+	h, err := open(who.HomeDir)
+	if err != nil || f.HomeEnv == nil || os.Getenv(f.HomeEnv.Name) == "" {
+		return h, err
+	}
+	h.Dir, h.moved = os.Getenv(f.HomeEnv.Name), f.HomeEnv
+	info, err := os.Stat(h.Dir)
+	if err != nil || !info.IsDir() || !filepath.IsAbs(h.Dir) {
+		return Home{}, fmt.Errorf("%w: %s is set, so %s keeps its files there, but %q is not the absolute path of a directory; make it or unset the variable, or name a home with --home",
+			ErrHome, f.HomeEnv.Name, f.Title, h.Dir)
+	}
+	return h, nil
+}
+
+// open returns the home directory at dir.
+func open(dir string) (Home, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return Home{}, fmt.Errorf("%w: %w", ErrHome, err)
@@ -82,17 +104,25 @@ func invoker() (*user.User, error) {
 	return user.Current()
 }
 
+// Path is where below Dir the file is that a provider file has at p.
+func (h Home) Path(p string) string {
+	if h.moved != nil {
+		p, _ = h.moved.Path(p) // a valid file's moves all
+	}
+	return p
+}
+
 // Live returns ErrLive, with the path, if the home holds a sign-in for f that
 // looks usable. Whether the vendor still accepts it cannot be told.
 func (h Home) Live(f *provider.File) error {
-	return h.as(func(root *os.Root) error { return live(root, f) })
+	return h.as(func(root *os.Root) error { return h.live(root, f) })
 }
 
-func live(root *os.Root, f *provider.File) error {
+func (h Home) live(root *os.Root, f *provider.File) error {
 	have := provider.Content{}
 	at := ""
 	for _, c := range f.Files {
-		content, err := read(root, c.Path)
+		content, err := read(root, h.Path(c.Path), maxFile)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -105,30 +135,48 @@ func live(root *os.Root, f *provider.File) error {
 		have[c.Name] = content
 	}
 	if at != "" && f.Check(have) == nil {
-		return fmt.Errorf("%w: ~/%s", ErrLive, at)
+		return fmt.Errorf("%w: %s", ErrLive, h.shown(at))
 	}
 	return nil
 }
 
-// Deliver writes the files, each atomically and 0600, and the provider's seeds
-// where they are missing. ErrLive, and nothing is written, if there is another
-// sign-in and force does not say to replace it. A file that is no usable
-// sign-in is kept under another name.
-func (h Home) Deliver(_ context.Context, in guestapi.Delivery, force bool) (guestapi.DeliveryAck, error) {
+// shown is a file's place in the words of whoever uses the tool.
+func (h Home) shown(p string) string {
+	if h.moved != nil {
+		return "$" + h.moved.Name + "/" + h.Path(p)
+	}
+	return "~/" + p
+}
+
+// Deliver writes the files, each atomically and 0600, and before them the
+// provider's seeds, merged into what is there. ErrLive, and nothing is written,
+// if there is another sign-in and force does not say to replace it. A file that
+// is no usable sign-in is kept under another name. notes are for the person:
+// what of the seeds could not be had without changing what is theirs.
+func (h Home) Deliver(_ context.Context, in guestapi.Delivery, force bool) (ack guestapi.DeliveryAck, notes []string, err error) {
 	content := make(provider.Content, len(in.Files))
 	for _, f := range in.Files {
 		content[f.Name] = f.Content
 	}
 	if len(content) != len(in.Files) {
-		return guestapi.DeliveryAck{}, fmt.Errorf("%w: a file comes twice", provider.ErrCredential)
+		return ack, nil, fmt.Errorf("%w: a file comes twice", provider.ErrCredential)
 	}
 	if err := in.Provider.Check(content); err != nil {
-		return guestapi.DeliveryAck{}, err
+		return ack, nil, err
 	}
-	err := h.as(func(root *os.Root) error {
-		alive := live(root, in.Provider)
+	err = h.as(func(root *os.Root) error {
+		alive := h.live(root, in.Provider)
 		if alive != nil && (!errors.Is(alive, ErrLive) || !force) {
 			return alive
+		}
+		for _, seed := range in.Provider.Target.Seed {
+			note, err := h.seed(root, in.Provider, seed)
+			if err != nil {
+				return err
+			}
+			if note != "" {
+				notes = append(notes, note)
+			}
 		}
 		for _, required := range []bool{false, true} { // last what makes it a sign-in
 			for _, c := range in.Provider.Files {
@@ -136,14 +184,7 @@ func (h Home) Deliver(_ context.Context, in guestapi.Delivery, force bool) (gues
 				if !ok || c.Required != required {
 					continue // an optional one that did not come: what is there stays
 				}
-				if err := place(root, c.Path, bytes, alive == nil); err != nil {
-					return err
-				}
-			}
-		}
-		for _, seed := range in.Provider.Target.Seed {
-			if _, err := root.Lstat(seed.Path); errors.Is(err, fs.ErrNotExist) {
-				if err := place(root, seed.Path, []byte(seed.Content), false); err != nil {
+				if err := place(root, h.Path(c.Path), bytes, 0o600, alive == nil); err != nil {
 					return err
 				}
 			}
@@ -151,20 +192,54 @@ func (h Home) Deliver(_ context.Context, in guestapi.Delivery, force bool) (gues
 		return nil
 	})
 	if err != nil {
-		return guestapi.DeliveryAck{}, err
+		return ack, nil, err
 	}
-	return guestapi.DeliveryAck{CredentialID: in.CredentialID, Version: in.Version, SHA256: guestapi.DeliveryHash(in.Files)}, nil
+	return guestapi.DeliveryAck{CredentialID: in.CredentialID, Version: in.Version, SHA256: guestapi.DeliveryHash(in.Files)}, notes, nil
+}
+
+// seed writes a seed's file, or merges it into the one that is there. A file that
+// it cannot be merged into stays as it is, and the note says so.
+func (h Home) seed(root *os.Root, f *provider.File, s provider.Seed) (note string, err error) {
+	name := h.Path(s.Path)
+	info, err := root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", place(root, name, []byte(s.Content), 0o600, false)
+	}
+	if err != nil {
+		return "", err
+	}
+	lacks := func(why string) (string, error) {
+		return fmt.Sprintf("%s was left as it is: %s. %s may not use the sign-in before this is in it: %s", h.shown(s.Path), why, f.Title, strings.TrimSpace(s.Content)), nil
+	}
+	have, err := read(root, name, provider.MaxSeeded)
+	if err != nil {
+		return lacks(err.Error())
+	}
+	want, differ, err := s.Merge(have)
+	switch {
+	case err != nil:
+		return lacks(err.Error())
+	case len(differ) > 0:
+		note, _ = lacks("it has another value at " + strings.Join(differ, ", "))
+	}
+	if bytes.Equal(want, have) {
+		return note, nil
+	}
+	if !info.Mode().IsRegular() { // renaming would put a file where the person has a link
+		return lacks("it is a link")
+	}
+	return note, place(root, name, want, info.Mode().Perm(), false)
 }
 
 // place writes one file: beside its place first, in full and onto the disk,
 // then into it. With keep, a different file that is there gets another name.
-func place(root *os.Root, name string, content []byte, keep bool) error {
+func place(root *os.Root, name string, content []byte, mode fs.FileMode, keep bool) error {
 	dir := path.Dir(name)
 	if err := root.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	if keep {
-		old, err := read(root, name)
+		old, err := read(root, name, maxFile)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
@@ -176,7 +251,7 @@ func place(root *os.Root, name string, content []byte, keep bool) error {
 		}
 	}
 	temp := path.Join(dir, ".anteroom-"+randomName())
-	if err := write(root, temp, content); err != nil {
+	if err := write(root, temp, content, mode); err != nil {
 		return errors.Join(err, removeIfThere(root, temp))
 	}
 	if err := root.Rename(temp, name); err != nil {
@@ -185,13 +260,13 @@ func place(root *os.Root, name string, content []byte, keep bool) error {
 	return syncDir(root, dir)
 }
 
-func write(root *os.Root, name string, content []byte) (err error) {
+func write(root *os.Root, name string, content []byte, mode fs.FileMode) (err error) {
 	f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := f.Chmod(0o600); err != nil { // whatever the umask took away
+	if err := f.Chmod(mode); err != nil { // whatever the umask took away
 		return err
 	}
 	if _, err := f.Write(content); err != nil {
@@ -200,8 +275,9 @@ func write(root *os.Root, name string, content []byte) (err error) {
 	return f.Sync()
 }
 
-// read reads a regular file. O_NONBLOCK: a FIFO must not hold us up.
-func read(root *os.Root, name string) ([]byte, error) {
+// read reads a regular file of at most limit bytes. O_NONBLOCK: a FIFO must not
+// hold us up.
+func read(root *os.Root, name string, limit int64) ([]byte, error) {
 	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -211,10 +287,10 @@ func read(root *os.Root, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxFile {
-		return nil, fmt.Errorf("%w: ~/%s is not a file that a sign-in could be in; move it away", ErrHome, name)
+	if !info.Mode().IsRegular() || info.Size() > limit {
+		return nil, fmt.Errorf("%w: %s is not a file that a sign-in could be in; move it away", ErrHome, filepath.Join(root.Name(), name))
 	}
-	return io.ReadAll(io.LimitReader(f, maxFile))
+	return io.ReadAll(io.LimitReader(f, limit))
 }
 
 func syncDir(root *os.Root, dir string) error {

@@ -22,13 +22,15 @@ const (
 	blankFile = `{"access_token":"","refresh_token":"","expiry_date":0}`
 )
 
-func gemini(t *testing.T) *provider.File {
+func gemini(t *testing.T) *provider.File { return file(t, "gemini") }
+
+func file(t *testing.T, name string) *provider.File {
 	t.Helper()
 	set, err := provider.Load("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := set.Get("gemini")
+	f, err := set.Get(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +62,7 @@ func testHome(t *testing.T, files map[string]string) Home {
 			t.Fatal(err)
 		}
 	}
-	h, err := Find(dir)
+	h, err := Find(dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,9 +101,9 @@ func TestDeliverIntoAnEmptyHome(t *testing.T) {
 	if err := h.Live(in.Provider); err != nil {
 		t.Fatal(err)
 	}
-	ack, err := h.Deliver(t.Context(), in, false)
-	if err != nil {
-		t.Fatal(err)
+	ack, notes, err := h.Deliver(t.Context(), in, false)
+	if err != nil || len(notes) > 0 {
+		t.Fatal(notes, err)
 	}
 	if ack.CredentialID != "c1" || ack.Version != 1 || ack.SHA256 != guestapi.DeliveryHash(in.Files) {
 		t.Errorf("acknowledged as %+v", ack)
@@ -124,7 +126,7 @@ func TestDeliverIntoAnEmptyHome(t *testing.T) {
 
 func TestALiveSignInIsLeftAlone(t *testing.T) {
 	h := testHome(t, map[string]string{".gemini/oauth_creds.json": liveFile})
-	if _, err := h.Deliver(t.Context(), delivery(t, newFile), false); !errors.Is(err, ErrLive) {
+	if _, _, err := h.Deliver(t.Context(), delivery(t, newFile), false); !errors.Is(err, ErrLive) {
 		t.Fatalf("%v", err)
 	}
 	got, err := os.ReadFile(filepath.Join(h.Dir, ".gemini/oauth_creds.json"))
@@ -134,7 +136,7 @@ func TestALiveSignInIsLeftAlone(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(h.Dir, ".gemini/settings.json")); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("something was written")
 	}
-	if _, err := h.Deliver(t.Context(), delivery(t, newFile), true); err != nil {
+	if _, _, err := h.Deliver(t.Context(), delivery(t, newFile), true); err != nil {
 		t.Fatal(err)
 	}
 	check(t, h, ".gemini/oauth_creds.json", newFile)
@@ -148,7 +150,7 @@ func TestWhatIsNoSignInIsKept(t *testing.T) {
 		".gemini/oauth_creds.json": blankFile,
 		".gemini/settings.json":    `{"mine":true}`,
 	})
-	if _, err := h.Deliver(t.Context(), delivery(t, newFile), false); err != nil {
+	if _, _, err := h.Deliver(t.Context(), delivery(t, newFile), false); err != nil {
 		t.Fatal(err)
 	}
 	check(t, h, ".gemini/oauth_creds.json", newFile)
@@ -157,9 +159,55 @@ func TestWhatIsNoSignInIsKept(t *testing.T) {
 		t.Errorf("%q, %v", kept, err)
 	}
 	mine, err := os.ReadFile(filepath.Join(h.Dir, ".gemini/settings.json"))
-	if err != nil || string(mine) != `{"mine":true}` {
+	if err != nil || string(mine) != `{"security":{"auth":{"selectedType":"oauth-personal"}},"mine":true}` {
 		t.Errorf("the person's settings are now %q, %v", mine, err)
 	}
+}
+
+// What the tool needs in a file of the person's is added to it, or said.
+func TestSeedsAreMerged(t *testing.T) {
+	const missing = `"security":{"auth":{"selectedType":"oauth-personal"}}`
+	for name, tt := range map[string]struct{ have, want, note string }{
+		"without it":     {"{\n  \"a\": 1\n}\n", "{\n  " + missing + ",\n  \"a\": 1\n}\n", ""},
+		"with it":        {"{" + missing + "}", "{" + missing + "}", ""},
+		"empty":          {"", "{" + missing + "}\n", ""},
+		"another choice": {`{"security":{"auth":{"selectedType":"x"}}}`, `{"security":{"auth":{"selectedType":"x"}}}`, "~/.gemini/settings.json was left as it is: it has another value at /security/auth/selectedType"},
+		"no JSON":        {"{} // mine", "{} // mine", "Gemini CLI may not use the sign-in before this is in it: {" + missing},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := testHome(t, map[string]string{".gemini/settings.json": tt.have})
+			file := filepath.Join(h.Dir, ".gemini/settings.json")
+			if err := os.Chmod(file, 0o640); err != nil {
+				t.Fatal(err)
+			}
+			_, notes, err := h.Deliver(t.Context(), delivery(t, newFile), false)
+			if err != nil || (len(notes) > 0) != (tt.note != "") || !strings.Contains(strings.Join(notes, ""), tt.note) {
+				t.Errorf("%q, %v", notes, err)
+			}
+			got, err := os.ReadFile(file)
+			info, statErr := os.Lstat(file)
+			if err != nil || statErr != nil || string(got) != tt.want || info.Mode() != 0o640 {
+				t.Errorf("%q, %v, %v", got, info, err)
+			}
+			if uid, _ := owner(t, file); uid != h.UID {
+				t.Errorf("it belongs to %d", uid)
+			}
+			check(t, h, ".gemini/oauth_creds.json", newFile)
+		})
+	}
+	t.Run("a link", func(t *testing.T) {
+		h := testHome(t, map[string]string{"dotfiles/settings.json": `{"a":1}`, ".gemini/x": ""})
+		if err := os.Symlink("../dotfiles/settings.json", filepath.Join(h.Dir, ".gemini/settings.json")); err != nil {
+			t.Fatal(err)
+		}
+		_, notes, err := h.Deliver(t.Context(), delivery(t, newFile), false)
+		if err != nil || len(notes) != 1 || !strings.Contains(notes[0], "it is a link") {
+			t.Errorf("%q, %v", notes, err)
+		}
+		if to, err := os.Readlink(filepath.Join(h.Dir, ".gemini/settings.json")); err != nil || to != "../dotfiles/settings.json" {
+			t.Errorf("%q, %v", to, err)
+		}
+	})
 }
 
 func TestDeliverRefuses(t *testing.T) {
@@ -171,7 +219,7 @@ func TestDeliverRefuses(t *testing.T) {
 		"twice": twice,
 		"none":  {Provider: gemini(t)},
 	} {
-		if _, err := h.Deliver(t.Context(), in, true); !errors.Is(err, provider.ErrCredential) {
+		if _, _, err := h.Deliver(t.Context(), in, true); !errors.Is(err, provider.ErrCredential) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -195,7 +243,7 @@ func TestTheOwnersRightsOnly(t *testing.T) {
 			if err := prepare(h); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := h.Deliver(t.Context(), delivery(t, newFile), true); err == nil {
+			if _, _, err := h.Deliver(t.Context(), delivery(t, newFile), true); err == nil {
 				t.Error("it was delivered")
 			}
 			for _, dir := range []string{outside, filepath.Join(h.Dir, ".gemini")} {
@@ -226,20 +274,86 @@ func TestNotAFile(t *testing.T) {
 }
 
 func TestFind(t *testing.T) {
-	if _, err := Find(filepath.Join(t.TempDir(), "nothing")); !errors.Is(err, ErrHome) {
+	if _, err := Find(filepath.Join(t.TempDir(), "nothing"), nil); !errors.Is(err, ErrHome) {
 		t.Errorf("missing: %v", err)
 	}
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Find(file); !errors.Is(err, ErrHome) {
+	if _, err := Find(file, nil); !errors.Is(err, ErrHome) {
 		t.Errorf("a file: %v", err)
 	}
 	if os.Geteuid() == 0 {
 		t.Setenv("SUDO_UID", "4294967000")
-		if _, err := Find(""); !errors.Is(err, ErrHome) || !strings.Contains(err.Error(), "--home") {
+		if _, err := Find("", gemini(t)); !errors.Is(err, ErrHome) || !strings.Contains(err.Error(), "--home") {
 			t.Errorf("nobody's: %v", err)
 		}
 	}
+}
+
+// claude's files, in which a directory and a file beside it are moved into one.
+func claudeDelivery(t *testing.T) guestapi.Delivery {
+	return guestapi.Delivery{CredentialID: "c1", Version: 1, Provider: file(t, "claude"), Files: []guestapi.File{{
+		Name: "credentials.json", Content: []byte(`{"claudeAiOauth":{"accessToken":"a","refreshToken":"r","expiresAt":1,"scopes":["s"]}}`),
+	}}}
+}
+
+// Where a variable of the tool's own moves its files, they are looked for there,
+// and delivered there.
+func TestTheToolsOwnVariable(t *testing.T) {
+	elsewhere := testHome(t, nil).Dir
+	for _, tt := range []struct {
+		in    guestapi.Delivery
+		name  string
+		files []string
+		shown string
+	}{
+		{delivery(t, newFile), "GEMINI_CLI_HOME", []string{".gemini/oauth_creds.json", ".gemini/settings.json"}, "$GEMINI_CLI_HOME/.gemini/oauth_creds.json"},
+		{claudeDelivery(t), "CLAUDE_CONFIG_DIR", []string{".credentials.json", ".claude.json"}, "$CLAUDE_CONFIG_DIR/.credentials.json"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv(tt.name, elsewhere)
+			h, err := Find("", tt.in.Provider)
+			if err != nil || h.Dir != elsewhere {
+				t.Fatalf("%+v, %v", h, err)
+			}
+			h.UID, h.GID = owner(t, elsewhere)
+			if _, _, err := h.Deliver(t.Context(), tt.in, false); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range tt.files {
+				if info, err := os.Lstat(filepath.Join(elsewhere, name)); err != nil || info.Mode() != 0o600 {
+					t.Errorf("%s: %v, %v", name, info, err)
+				}
+			}
+			if err := h.Live(tt.in.Provider); !errors.Is(err, ErrLive) || !strings.Contains(err.Error(), tt.shown) {
+				t.Errorf("afterwards: %v", err)
+			}
+			// A home that is named is meant.
+			if h, err := Find(t.TempDir(), tt.in.Provider); err != nil || h.Live(tt.in.Provider) != nil {
+				t.Errorf("%+v, %v", h, err)
+			}
+			for _, wrong := range []string{"relative", filepath.Join(elsewhere, "nothing"), filepath.Join(elsewhere, tt.files[0])} {
+				t.Setenv(tt.name, wrong)
+				if _, err := Find("", tt.in.Provider); !errors.Is(err, ErrHome) || !strings.Contains(err.Error(), tt.name+" is set") {
+					t.Errorf("%s: %v", wrong, err)
+				}
+			}
+			t.Setenv(tt.name, "") // as good as not set
+			if h, err := Find("", tt.in.Provider); err != nil || h.Dir == elsewhere {
+				t.Errorf("%+v, %v", h, err)
+			}
+		})
+	}
+}
+
+func owner(t *testing.T, dir string) (uid, gid int) {
+	t.Helper()
+	info, err := os.Stat(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	return int(st.Uid), int(st.Gid)
 }

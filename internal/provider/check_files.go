@@ -116,6 +116,34 @@ func (c *checker) target(f *File) {
 	c.env("target.env", t.Env)
 }
 
+// homeEnv checks that the variable moves all that is delivered, and that nothing
+// sets it in a machine, where files are looked for in the home directory.
+func (c *checker) homeEnv(f *File, h *HomeEnv) {
+	c.envName("home_env.name", h.Name)
+	for _, env := range []map[string]string{f.Login.Env, f.Target.Env} {
+		_, set := env[h.Name]
+		c.that(!set, "home_env.name", "is set by login.env or target.env")
+	}
+	c.that(h.Replaces == "." || cleanPath(h.Replaces), "home_env.replaces", `must be a clean relative path below the home directory, or "."`)
+	c.that(len(h.Also) <= 8, "home_env.also", "more than 8")
+	for i, p := range h.Also {
+		c.that(cleanPath(p) && !strings.Contains(p, "/"), fmt.Sprintf("home_env.also[%d]", i), "must be the name of a file in the home directory")
+	}
+	moved := make(map[string]string)
+	move := func(p string) {
+		to, ok := h.Path(p)
+		c.that(ok, "home_env", "does not move %s", p)
+		c.that(moved[to] == "", "home_env", "moves %s to where %s is", p, moved[to])
+		moved[to] = p
+	}
+	for i := range f.Files {
+		move(f.Files[i].Path)
+	}
+	for _, s := range f.Target.Seed {
+		move(s.Path)
+	}
+}
+
 func (c *checker) privateDir(field string, d PrivateDir, before []PrivateDir) {
 	c.that(cleanPath(d.Path), field+".path", "must be a clean relative path below the home directory")
 	for _, o := range before {

@@ -69,6 +69,40 @@ func TestEmbeddedFilesAreValid(t *testing.T) {
 	}
 }
 
+// Where the tools keep their files is theirs to say: this is what they do.
+func TestHomeEnv(t *testing.T) {
+	s, err := Load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]map[string]string{
+		"claude": {"CLAUDE_CONFIG_DIR": "", ".claude/.credentials.json": ".credentials.json", ".claude.json": ".claude.json"},
+		"codex":  {"CODEX_HOME": "", ".codex/auth.json": "auth.json"},
+		"gemini": {"GEMINI_CLI_HOME": "", ".gemini/oauth_creds.json": ".gemini/oauth_creds.json", ".gemini/settings.json": ".gemini/settings.json"},
+	} {
+		f, err := s.Get(name)
+		if err != nil || f.HomeEnv == nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for from, to := range want {
+			if to == "" {
+				if f.HomeEnv.Name != from {
+					t.Errorf("%s: %s", name, f.HomeEnv.Name)
+				}
+				continue
+			}
+			if got, ok := f.HomeEnv.Path(from); !ok || got != to {
+				t.Errorf("%s: %s is moved to %q, %v", name, from, got, ok)
+			}
+		}
+		if name != "gemini" {
+			if got, ok := f.HomeEnv.Path(".bashrc"); ok {
+				t.Errorf("%s: .bashrc is moved to %q", name, got)
+			}
+		}
+	}
+}
+
 // A file travels to the machine as JSON and must mean the same there.
 func TestFileSurvivesJSON(t *testing.T) {
 	s, err := Load("")
@@ -146,6 +180,14 @@ func TestParseRefusals(t *testing.T) {
 		{"private directory is home", "- path: .tool\n", "- path: .\n", 17, "files[0].path", "private_dirs"},
 		{"unit", "unit: s", "unit: weeks", 28, "expiry.unit", "must be"},
 		{"expiry outside", "  path: .tool/creds.json\n  pointer", "  path: .tool/x.json\n  pointer", 26, "expiry.path", "one of files"},
+		{"redaction that is none", "expiry:", "redact: ['(']\nexpiry:", 25, "redact[0]", "regular expression"},
+		{"redaction of nothing", "expiry:", "redact: ['x', 'y*']\nexpiry:", 25, "redact[1]", "nothing"},
+		{"home variable of the machine's", "expiry:", "home_env: {name: HOME, replaces: .tool}\nexpiry:", 25, "home_env.name", "machine itself"},
+		{"home variable that is set", "expiry:", "  env: {TOOL_HOME: x}\nhome_env: {name: TOOL_HOME, replaces: .tool}\nexpiry:", 26, "home_env.name", "target.env"},
+		{"home variable for nothing", "expiry:", "home_env: {name: TOOL_HOME, replaces: .other}\nexpiry:", 25, "home_env", "does not move .tool/creds.json"},
+		{"home variable of a path upward", "expiry:", "home_env: {name: TOOL_HOME, replaces: ..}\nexpiry:", 25, "home_env.replaces", "clean"},
+		{"home variable of a deep file", "expiry:", "home_env: {name: TOOL_HOME, replaces: .tool, also: [a/b]}\nexpiry:", 25, "home_env.also[0]", "name of a file"},
+		{"home variable that moves two to one place", "expiry:", "  seed: [{path: creds.json}]\nhome_env: {name: TOOL_HOME, replaces: .tool, also: [creds.json]}\nexpiry:", 26, "home_env", "where .tool/creds.json is"},
 		{"second document", "hosts:\n  - login.example.com\n", "hosts:\n  - login.example.com\n---\na: 1\n", 32, "", "more than one"},
 		{"anchor", "title: Tool", "title: &a Tool", 3, "", "anchors"},
 		{"alias", "title: Tool\nvendor: Example", "title: &a Tool\nvendor: *a", 3, "", "anchors"},
@@ -240,6 +282,17 @@ func TestLoadDirectory(t *testing.T) {
 			_, err := Load(dir)
 			var fe *FileError
 			if !errors.As(err, &fe) || fe.File != path && !strings.Contains(fe.File, "embedded") || fe.Line == 0 || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	for _, name := range []string{"tool.yml", "tool.YAML"} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := writeFile(t, dir, name, minimal)
+			_, err := Load(dir)
+			var fe *FileError
+			if !errors.As(err, &fe) || fe.File != path || !strings.Contains(fe.Reason, ".yaml") {
 				t.Errorf("got %v", err)
 			}
 		})

@@ -6,7 +6,11 @@
 // (login, capture): a File travels to the machine as JSON.
 package provider
 
-import "time"
+import (
+	"slices"
+	"strings"
+	"time"
+)
 
 // File is one provider file. Field names in YAML and JSON are those of the
 // tags; an unknown field, a wrong type or a rule broken refuses the file with
@@ -22,9 +26,11 @@ type File struct {
 	Login   Login        `yaml:"login" json:"login"`
 	URL     URL          `yaml:"url" json:"url"`
 	Files   []Credential `yaml:"files" json:"files"`
-	Account *Value       `yaml:"account" json:"account"` // where the account's label is; optional
-	Expiry  *Value       `yaml:"expiry" json:"expiry"`   // when the sign-in is over as far as the files tell; optional
-	Fresh   *Value       `yaml:"fresh" json:"fresh"`     // what grows with each refresh; optional, default Expiry
+	Redact  []string     `yaml:"redact" json:"redact"`     // Go regular expressions of the vendor's secrets, as the tool may print them; optional
+	Account *Value       `yaml:"account" json:"account"`   // where the account's label is; optional
+	Expiry  *Value       `yaml:"expiry" json:"expiry"`     // when the sign-in is over as far as the files tell; optional
+	Fresh   *Value       `yaml:"fresh" json:"fresh"`       // what grows with each refresh; optional, default Expiry
+	HomeEnv *HomeEnv     `yaml:"home_env" json:"home_env"` // a variable that moves the tool's files; optional
 	Target  Target       `yaml:"target" json:"target"`
 	Refresh Refresh      `yaml:"refresh" json:"refresh"`
 	Hosts   []string     `yaml:"hosts" json:"hosts"`   // names that the tool must be able to reach
@@ -112,12 +118,33 @@ type Value struct {
 	Or *Value `yaml:"or" json:"or"`
 }
 
+// HomeEnv is a variable by which a person has the tool keep its files elsewhere
+// on a computer of their own. In a machine nothing sets it.
+type HomeEnv struct {
+	Name string `yaml:"name" json:"name"`
+	// Replaces is the directory below the home directory in whose place the
+	// variable's is used; "." for the home directory itself.
+	Replaces string `yaml:"replaces" json:"replaces"`
+	// Also are files of the home directory that are then in the variable's too.
+	Also []string `yaml:"also" json:"also"`
+}
+
+// Path returns where below the variable's directory the file is that is at p
+// below the home directory otherwise; false if the variable does not move it.
+func (h *HomeEnv) Path(p string) (string, bool) {
+	if h.Replaces == "." || slices.Contains(h.Also, p) {
+		return p, true
+	}
+	return strings.CutPrefix(p, h.Replaces+"/")
+}
+
 // Target says what the person's own machine needs beside the files.
 type Target struct {
 	// PrivateDirs are directories below the home directory that lie in memory
 	// (tmpfs) because the tool writes secrets there.
 	PrivateDirs []PrivateDir `yaml:"private_dirs" json:"private_dirs"`
-	// Seed are files written once, if they are missing (onboarding answers).
+	// Seed are files that the tool needs something in (onboarding answers): they
+	// are written where they are missing, and merged into what is there (Merge).
 	Seed []Seed `yaml:"seed" json:"seed"`
 	// Status is the tool's own command that says whether it is signed in;
 	// exit code 0 means yes. Optional.
@@ -134,7 +161,8 @@ type PrivateDir struct {
 	Skip []string `yaml:"skip" json:"skip"` // top-level files that are not kept: names, with * at either end or both
 }
 
-// Seed is a file with fixed content.
+// Seed is what a file must hold: a JSON object whose members it must have, or any
+// other text, which counts only where there is no file.
 type Seed struct {
 	Path    string `yaml:"path" json:"path"`
 	Content string `yaml:"content" json:"content"`

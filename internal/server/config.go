@@ -25,7 +25,7 @@ type Config struct {
 	TLSKey      string
 	ACMEDomain  string   // get a certificate for this name by ACME
 	BehindProxy bool     // a reverse proxy of the operator's is in front
-	Hosts       []string // names under which the service is reached, beside loopback's
+	Hosts       []string // names under which the service is reached, beside loopback's; HostNames says what empty means
 
 	Upstreams    []egress.UpstreamURL // exactly one: "direct" or an HTTP proxy's URL
 	CAFiles      []string             // extra certificates for the machines, PEM
@@ -52,11 +52,15 @@ type Config struct {
 	// no users yet. Empty: nobody.
 	User string
 
+	// WithoutLink says that nobody but a log would see the link: the user is made,
+	// the link is not.
+	WithoutLink bool
+
 	Logger *slog.Logger
 	Steps  *steps.Printer
-	// Ready is called once requests are answered, with the address that is
-	// listened on and a sign-in link (empty without a User). May be nil.
-	Ready func(address net.Addr, link string)
+	// Ready is called once requests are answered, with the address at which
+	// browsers find the server and a sign-in link, or "". May be nil.
+	Ready func(address, link string)
 }
 
 // Defaults returns a configuration in which every setting has its default.
@@ -97,6 +101,12 @@ func (c Config) Check() error {
 	}
 	if !loopback(host) && c.TLSCert == "" && c.ACMEDomain == "" && !c.BehindProxy {
 		return fmt.Errorf("listening on %q needs HTTPS: give tls-cert and tls-key, or acme-domain, or behind-proxy if a reverse proxy of yours speaks HTTPS in front; or listen on 127.0.0.1", c.Listen)
+	}
+	if c.ACMEDomain != "" && loopback(host) {
+		return fmt.Errorf("acme-domain: the certificate is given to who answers for %s at port 443, and %q is reached from this computer only: listen on 0.0.0.0:443", c.ACMEDomain, c.Listen)
+	}
+	if c.BehindProxy && c.ACMEDomain == "" && len(c.Hosts) == 0 {
+		return errors.New("behind-proxy needs hosts, the names under which browsers reach the proxy, such as anteroom.example.org: requests for other names are refused")
 	}
 	if c.StateDir == "" {
 		return errors.New("state: a directory is needed")

@@ -90,7 +90,11 @@ func (c Connect) follow(ctx context.Context, db *sqlite.DB, service *control.Ser
 	if err != nil {
 		return one, err
 	}
-	link, err := newLink(ctx, db, user.ID, c.BaseURL(address.String())+one.ViewerURL, one.Deadline)
+	base, err := c.BaseURL(address.String())
+	if err != nil {
+		return one, err
+	}
+	link, err := newLink(ctx, db, user.ID, base+one.ViewerURL, one.Deadline)
 	if err != nil {
 		return one, err
 	}

@@ -71,6 +71,9 @@ func ready(ctx context.Context, cfg Config) error {
 	if err := cfg.Check(); err != nil {
 		return err
 	}
+	if _, err := cfg.HostNames(); err != nil {
+		return err
+	}
 	if os.Geteuid() != 0 {
 		return ErrNotRoot
 	}
@@ -97,9 +100,13 @@ func run(ctx context.Context, cfg Config, p purpose) error {
 		return err
 	}
 	defer closeService()
+	hosts, err := cfg.HostNames()
+	if err != nil {
+		return err
+	}
 	api, err := httpapi.New(httpapi.Config{
 		UseCases: service, Auth: db,
-		Hosts: cfg.hosts(), BehindProxy: cfg.BehindProxy, MetricsPublic: cfg.MetricsPublic,
+		Hosts: hosts, BehindProxy: cfg.BehindProxy, MetricsPublic: cfg.MetricsPublic,
 		Version: buildinfo.Version(), Registry: registry, Logger: cfg.Logger,
 		Ready: func(ctx context.Context) error { _, err := db.Stats(ctx); return err },
 	})
@@ -107,13 +114,6 @@ func run(ctx context.Context, cfg Config, p purpose) error {
 		return err
 	}
 	return serve(ctx, cfg, p, db, service, api)
-}
-
-func (c Config) hosts() []string {
-	if c.ACMEDomain != "" {
-		return append([]string{c.ACMEDomain}, c.Hosts...)
-	}
-	return c.Hosts
 }
 
 // serve listens and runs HTTP, control and what else there is to do, until ctx
@@ -142,14 +142,14 @@ func serve(ctx context.Context, cfg Config, p purpose, db *sqlite.DB, service *c
 	if p.during != nil {
 		begin(func() error { return p.during(ctx, db, service, listener.Addr()) })
 	}
-	link, err := signInLink(ctx, cfg, db, listener.Addr())
+	address, link, err := signInLink(ctx, cfg, db, listener.Addr())
 	if err != nil {
 		cancel()
 		return errors.Join(err, group.Wait())
 	}
 	cfg.Logger.Info("serving", "address", listener.Addr().String(), "version", buildinfo.Version())
 	if cfg.Ready != nil {
-		cfg.Ready(listener.Addr(), link)
+		cfg.Ready(address, link)
 	}
 	err = group.Wait()
 	cfg.Logger.Info("stopped")
@@ -221,26 +221,29 @@ func lockState(dir string) (unlock func(), err error) {
 	return func() { _ = f.Close() }, nil
 }
 
-// signInLink makes a one-time link for the configured user.
-func signInLink(ctx context.Context, cfg Config, db *sqlite.DB, address net.Addr) (string, error) {
-	if cfg.User == "" {
-		return "", nil
+// signInLink returns the address at which browsers find the server, and makes
+// the configured user, if there is none yet, and a one-time link for them.
+func signInLink(ctx context.Context, cfg Config, db *sqlite.DB, listen net.Addr) (address, link string, err error) {
+	address, err = cfg.BaseURL(listen.String())
+	if err != nil || cfg.User == "" {
+		return address, "", err
 	}
 	user, err := db.UserByName(ctx, cfg.User)
 	if errors.Is(err, store.ErrNotFound) {
 		all, listErr := db.Users(ctx)
 		if listErr != nil {
-			return "", listErr
+			return "", "", listErr
 		}
 		if len(all) > 0 {
-			return "", nil // others have been made: no new one in silence
+			return address, "", nil // others have been made: no new one in silence
 		}
 		user, err = db.CreateUser(ctx, cfg.User)
 	}
-	if err != nil {
-		return "", err
+	if err != nil || cfg.WithoutLink {
+		return address, "", err
 	}
-	return NewLink(ctx, db, user.ID, cfg.BaseURL(address.String()))
+	link, err = NewLink(ctx, db, user.ID, address)
+	return address, link, err
 }
 
 // NewLink makes a one-time sign-in link for a user.
@@ -256,18 +259,6 @@ func newLink(ctx context.Context, db *sqlite.DB, userID, page string, expires ti
 		return "", err
 	}
 	return page + "#login=" + secret.Reveal(), nil
-}
-
-// BaseURL is the address at which a person's browser finds the server.
-func (c Config) BaseURL(listen string) string {
-	scheme := "http"
-	if c.secure() {
-		scheme = "https"
-	}
-	if hosts := c.hosts(); len(hosts) > 0 {
-		return scheme + "://" + hosts[0]
-	}
-	return scheme + "://" + listen
 }
 
 // newService makes everything below the API, and what ends it.

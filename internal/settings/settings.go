@@ -52,6 +52,7 @@ type setting struct {
 	value  value
 	group  string // the mapping that it is in, in the file; usually none
 	secret bool   // refused on the command line
+	none   bool   // empty means something, also as an environment variable
 	from   source
 }
 
@@ -118,10 +119,10 @@ func (s *Settings) Load() error {
 		}
 	}
 	for _, e := range s.table {
-		text := os.Getenv(e.env())
+		text, given := os.LookupEnv(e.env())
 		// Empty is as good as not there: what starts containers often sets
 		// variables to nothing.
-		if text == "" || e.from > fromEnv {
+		if !given || text == "" && !e.none || e.from > fromEnv {
 			continue
 		}
 		if err := e.set(fromEnv, text); err != nil {

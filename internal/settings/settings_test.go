@@ -67,6 +67,17 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
+func TestEmptyVariables(t *testing.T) {
+	const yaml = "user: ann\nlisten: 127.0.0.1:9090\n"
+	s, err := load(t, yaml, map[string]string{"ANTEROOM_USER": "", "ANTEROOM_LISTEN": ""})
+	if err != nil || s.Server.User != "" || s.Server.Listen != "127.0.0.1:9090" {
+		t.Errorf("user %q, listen %q, %v: nobody is a choice, no address is none", s.Server.User, s.Server.Listen, err)
+	}
+	if s, err = load(t, yaml, map[string]string{"ANTEROOM_USER": ""}, "--user=bob"); err != nil || s.Server.User != "bob" {
+		t.Errorf("user %q, %v", s.Server.User, err)
+	}
+}
+
 func TestEverySettingHasThreeNames(t *testing.T) {
 	s := New()
 	seen := map[string]bool{}

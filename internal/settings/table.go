@@ -29,7 +29,7 @@ func (s *Settings) entries() []*setting {
 		{flag: "starts-at-once", usage: "`number` of machines that may be starting at a time", value: integer(&c.StartsAtOnce)},
 		{flag: "debug-machines", usage: "keep gVisor's debug logs (they are large)", value: boolean(&c.DebugMachines)},
 		{flag: "metrics-public", usage: "answer /metrics without a token", value: boolean(&c.MetricsPublic)},
-		{flag: "user", usage: "`name` of the user who gets a sign-in link at the start (empty: nobody)", value: text(&c.User)},
+		{flag: "user", none: true, usage: "`name` of the user who gets a sign-in link at the start (empty: nobody)", value: text(&c.User)},
 		{flag: "log-format", usage: "`format` of the log on standard error: text or json", value: choice(&s.LogFormat, "text", "json")},
 		{flag: "log-level", usage: "least `level` that is logged: debug, info, warn or error", value: choice(&s.LogLevel, "debug", "info", "warn", "error")},
 	}

@@ -102,7 +102,8 @@ function login(w: World, code: string): Answer {
 
 function events(w: World, url: URL, req: IncomingMessage, res: ServerResponse): void {
   const id = /sessions\/(\w+)\/events/.exec(url.pathname)?.[1];
-  const after = Number(req.headers["last-event-id"] ?? url.searchParams.get("after") ?? 0);
+  const begin = url.searchParams.get("from") === "now" ? w.events.length : 0;
+  const after = Number(req.headers["last-event-id"] ?? url.searchParams.get("after") ?? begin);
   res.writeHead(200, { "Content-Type": "text/event-stream", "Cache-Control": "no-store" });
   res.write(": hello\n\n");
   const write = (e: World["events"][number]): void => {

@@ -74,12 +74,12 @@ class FakeSource {
 
 describe("EventStream", () => {
   const event = (seq: number): SessionEvent => ({ seq, kind: "progress", message: "", at: "2026-01-01T00:00:00Z" });
-  const follow = (): { seen: number[]; downs: () => number; stream: EventStream } => {
+  const follow = (from?: "now"): { seen: number[]; downs: () => number; stream: EventStream } => {
     FakeSource.all = [];
     vi.stubGlobal("EventSource", FakeSource);
     const seen: number[] = [];
     const onDown = vi.fn();
-    const stream = new EventStream("/e", { onEvent: (e) => seen.push(e.seq), onOpen: () => undefined, onDown });
+    const stream = new EventStream("/e", { onEvent: (e) => seen.push(e.seq), onOpen: () => undefined, onDown }, from);
     return { seen, downs: () => onDown.mock.calls.length, stream };
   };
   const last = (): FakeSource => FakeSource.all.at(-1) as FakeSource;
@@ -97,6 +97,21 @@ describe("EventStream", () => {
     last().say(event(5));
     last().say(event(6));
     expect(seen).toEqual([3, 5, 6]);
+    stream.close();
+  });
+
+  it("asks for no history where only the news are wanted, and still misses nothing after the first", () => {
+    const { seen, stream } = follow("now");
+    expect(last().url).toBe("/e?from=now");
+    last().onerror?.();
+    vi.advanceTimersByTime(200);
+    expect(last().url).toBe("/e?from=now");
+    last().onopen?.();
+    last().say(event(7));
+    last().onerror?.();
+    vi.advanceTimersByTime(200);
+    expect(last().url).toBe("/e?after=7");
+    expect(seen).toEqual([7]);
     stream.close();
   });
 

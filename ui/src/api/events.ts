@@ -15,10 +15,12 @@ interface Handlers {
 // being told.
 const STALE_AFTER_HIDDEN_MS = 20_000;
 
-/** EventStream follows server-sent events for as long as it is open. It does
- * its own reconnecting: EventSource gives up for good after an HTTP error, as
- * a server or proxy that is just starting gives, and waits seconds otherwise.
- * It continues after the last seq that it has seen. */
+/** EventStream follows server-sent events for as long as it is open: all that
+ * there are, or those from now on. It does its own reconnecting: EventSource
+ * gives up for good after an HTTP error, as a server or proxy that is just
+ * starting gives, and waits seconds otherwise. It continues after the last seq
+ * that it has seen. From now on, nothing is missed by who asks for the rest at
+ * each onOpen. */
 export class EventStream {
   private source: EventSource | null = null;
   private timer: ReturnType<typeof setTimeout> | undefined;
@@ -30,6 +32,7 @@ export class EventStream {
   constructor(
     private readonly url: string,
     private readonly handlers: Handlers,
+    private readonly from: "first" | "now" = "first",
   ) {
     document.addEventListener("visibilitychange", this.onVisibility);
     addEventListener("online", this.reopen);
@@ -44,7 +47,7 @@ export class EventStream {
   }
 
   private open(): void {
-    const source = new EventSource(this.last > 0 ? `${this.url}?after=${this.last}` : this.url);
+    const source = new EventSource(this.url + this.query());
     this.source = source;
     source.onopen = () => {
       this.backoff.reset();
@@ -56,6 +59,11 @@ export class EventStream {
       this.timer = setTimeout(() => this.open(), this.backoff.next());
       this.handlers.onDown();
     };
+  }
+
+  private query(): string {
+    if (this.last > 0) return `?after=${this.last}`;
+    return this.from === "now" ? "?from=now" : "";
   }
 
   private take(data: string): void {

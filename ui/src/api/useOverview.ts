@@ -11,11 +11,16 @@ export interface Overview {
   refresh: () => void;
 }
 
-// Events come in bursts, and all old ones at first: one question answers many.
+// Events come in bursts: one question answers many.
 const GATHER_MS = 250;
+// A stream that is not open by then is not waited for.
+const OPEN_MS = 1_000;
+// Where the question failed with the stream open, no event need come.
+const RETRY_MS = 2_000;
 
 /** useOverview keeps the newest sessions and the credentials up to date: events
- * say when to ask again. */
+ * say when to ask again. It asks once the stream of events is open, so that
+ * nothing falls between the answer and the first event. */
 export function useOverview(): Overview {
   const [sessions, setSessions] = useState<Session[] | null>(null);
   const [credentials, setCredentials] = useState<Credential[] | null>(null);
@@ -27,7 +32,10 @@ export function useOverview(): Overview {
     let timer: ReturnType<typeof setTimeout> | undefined;
     let asking = false;
     let again = false;
+    let open = false;
     const run = async (): Promise<void> => {
+      clearTimeout(timer);
+      timer = undefined;
       if (asking) {
         again = true;
         return;
@@ -39,7 +47,9 @@ export function useOverview(): Overview {
         setCredentials(c);
         setOnline(true);
       } catch {
-        if (!abort.signal.aborted) setOnline(false);
+        if (abort.signal.aborted) return;
+        setOnline(false);
+        if (open && !again) soon(RETRY_MS);
       } finally {
         asking = false;
         if (again && !abort.signal.aborted) {
@@ -48,21 +58,28 @@ export function useOverview(): Overview {
         }
       }
     };
-    const soon = (): void => {
-      timer ??= setTimeout(() => {
-        timer = undefined;
-        void run();
-      }, GATHER_MS);
+    const soon = (ms = GATHER_MS): void => {
+      timer ??= setTimeout(() => void run(), ms);
     };
     ask.current = () => void run();
-    const stream = new EventStream(allEventsURL, {
-      onOpen: () => void run(),
-      onEvent: (e) => {
-        if (e.kind !== "log" && e.kind !== "progress") soon();
+    const stream = new EventStream(
+      allEventsURL,
+      {
+        onOpen: () => {
+          open = true;
+          void run();
+        },
+        onEvent: (e) => {
+          if (e.kind !== "log" && e.kind !== "progress") soon();
+        },
+        onDown: () => {
+          open = false;
+          void run();
+        },
       },
-      onDown: () => void run(),
-    });
-    void run();
+      "now",
+    );
+    soon(OPEN_MS);
     return () => {
       abort.abort();
       clearTimeout(timer);

@@ -1,5 +1,5 @@
 import type { JSX } from "preact";
-import { useEffect, useState } from "preact/hooks";
+import { useLayoutEffect, useState } from "preact/hooks";
 import { clip } from "../lib/text";
 import { readClipboard, writeClipboard } from "./systemClipboard";
 
@@ -18,7 +18,9 @@ export function ClipboardPanel({ remote, onSend, disabled }: Props): JSX.Element
   const [text, setText] = useState(remote.text);
   const [said, setSaid] = useState(remote.cut ? TOO_LONG : "");
 
-  useEffect(() => {
+  // A plain effect would come after the first painting, when the person may
+  // have begun to type.
+  useLayoutEffect(() => {
     if (remote.text === "") return;
     setText(remote.text);
     setSaid(remote.cut ? TOO_LONG : "Copied in the browser machine.");

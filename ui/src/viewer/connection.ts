@@ -47,6 +47,7 @@ export class ViewerConnection {
   private connectedOnce = false;
   private painted = false;
   private stopped = false;
+  private why = "";
 
   constructor(private readonly o: Options) {
     this.live.className = "stage-live";
@@ -106,7 +107,8 @@ export class ViewerConnection {
     this.endCurrent();
     const abort = new AbortController();
     this.abort = abort;
-    this.report(this.connectedOnce ? "reconnecting" : "connecting", "");
+    // Still for the last reason: the words must not come and go with each try.
+    this.report(this.connectedOnce ? "reconnecting" : "connecting", this.why);
     try {
       // Both before the socket opens: its first message must find noVNC there.
       const ticket = async (s: AbortSignal): Promise<Ticket> => (await Promise.all([viewerTicket(this.o.session, s), module]))[0];
@@ -202,6 +204,7 @@ export class ViewerConnection {
   }
 
   private report(phase: ViewerState["phase"], why: string): void {
+    this.why = why;
     this.o.onState({ phase, failures: this.backoff.count, why });
   }
 }

@@ -47,6 +47,7 @@ describe.each(SCREENS)("%s", (_, options) => {
       await stage.session("completed", "codex");
       await page.goto(stage.base);
       await page.getByTestId("delete-codex").click();
+      await page.getByTestId("delete-dialog").waitFor();
     },
     async session(page) {
       await page.goto(`${stage.base}/sessions/${(await stage.session("waiting")).id}`);
@@ -75,7 +76,7 @@ describe.each(SCREENS)("%s", (_, options) => {
     },
   };
   it.each(Object.entries(views))("%s has no accessibility fault", async (_, go) => {
-    const page = await stage.page(options);
+    const page = await stage.page({ ...options, reducedMotion: "reduce" }); // colours stand still
     await go(page);
     expect(await faults(page)).toEqual([]);
   });

@@ -33,7 +33,7 @@ export class Stage {
   async page(options: BrowserContextOptions = {}): Promise<Page> {
     const context = await this.browser.newContext({ viewport: { width: 1280, height: 800 }, ...options });
     this.contexts.push(context);
-    context.setDefaultTimeout(10_000);
+    context.setDefaultTimeout(20_000);
     await context.addInitScript(() => {
       addEventListener("securitypolicyviolation", (e) => console.error(`policy: ${e.violatedDirective} at ${e.sourceFile}:${e.lineNumber}`));
     });

@@ -10,7 +10,7 @@ afterAll(() => stage.close());
 beforeEach(() => stage.clear());
 afterEach(() => expect(stage.problems).toEqual([]));
 
-const until = (check: () => Promise<void>): Promise<void> => vi.waitFor(check, { timeout: 10_000, interval: 50 });
+const until = (check: () => Promise<void>): Promise<void> => vi.waitFor(check, { timeout: 20_000, interval: 50 });
 
 it("signs in by link, and takes the code out of the address", async () => {
   await stage.mock("sign-out");
@@ -88,8 +88,7 @@ it("comes back after a restart of the server and keeps the picture meanwhile", a
     look();
   });
   await stage.mock("restart?ms=3000");
-  await page.getByTestId("viewer-problem").waitFor();
-  expect(await page.getByTestId("viewer-problem").textContent()).toContain("The server cannot be reached");
+  await page.getByTestId("viewer-problem").getByText("The server cannot be reached").waitFor();
   await live(page).waitFor();
   expect((await stage.seen()).viewers).toBe(2);
   expect(await page.evaluate(() => (window as unknown as { blank: number }).blank)).toBe(0);
@@ -186,6 +185,26 @@ it("moves the clipboard in both directions", async () => {
   });
 });
 
+it("leaves alone what is typed into the clipboard's box as soon as that is there", async () => {
+  await stage.clear("manual");
+  const { id } = await stage.session("waiting");
+  const page = await stage.page({ permissions: ["clipboard-read", "clipboard-write"] });
+  await page.goto(`${stage.base}/sessions/${id}`);
+  await live(page).waitFor();
+  await stage.mock("clipboard", { text: "from over there" });
+  await until(async () => expect(await page.evaluate(() => navigator.clipboard.readText())).toBe("from over there"));
+  await page.evaluate(async () => {
+    const box = (): HTMLTextAreaElement | null => document.querySelector("[data-testid=clipboard-text]");
+    document.querySelector<HTMLElement>("[data-testid=tool-clipboard]")?.click();
+    while (!box()) await Promise.resolve();
+    const b = box() as HTMLTextAreaElement;
+    b.value = "by hand";
+    b.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+  await page.getByTestId("clipboard-send").click();
+  await until(async () => expect((await stage.seen()).clipboard).toBe("by hand"));
+});
+
 it("asks before it deletes, and delivers again", async () => {
   await stage.clear("manual");
   await stage.session("completed", "codex");
@@ -202,6 +221,25 @@ it("asks before it deletes, and delivers again", async () => {
   await page.getByTestId("delete-codex").click();
   await page.getByTestId("delete-dialog-confirm").click();
   await page.locator("[data-testid=credential-codex][data-state=none]").waitFor();
+});
+
+it.each([
+  ["/", "[data-testid=credential-codex][data-state=connected]", "[data-testid=credential-claude][data-state=running]"],
+  ["/activity", "[data-testid=activity] [data-state=completed]", "[data-testid=activity] [data-state=waiting]"],
+])("%s asks for its lists once and for no history, and again when something happens", async (path, loaded, changed) => {
+  await stage.clear("manual");
+  await stage.session("completed", "codex");
+  const page = await stage.page();
+  const asked: string[] = [];
+  page.on("request", (r) => asked.push(r.url().slice(stage.base.length)));
+  const lists = (): string[] => asked.filter((a) => /\/(events|sessions|credentials)\b/.test(a)).sort();
+  await page.goto(`${stage.base}${path}`);
+  await page.locator(loaded).waitFor();
+  const once = ["/api/v1/credentials", "/api/v1/events?from=now", "/api/v1/sessions?limit=50"];
+  expect(lists()).toEqual(once);
+  await stage.session("waiting", "claude");
+  await page.locator(changed).waitFor();
+  expect(lists().filter((a) => a.includes("events"))).toHaveLength(1);
 });
 
 it("lets the keyboard leave the screen", async () => {
