@@ -82,12 +82,12 @@ func (a *app) connect(ctx context.Context, s *settings.Settings, name, dir strin
 	}
 	ctx, stop := hangup(ctx)
 	defer stop()
-	delivered, undelivered := false, error(nil)
+	delivered, notes, undelivered := false, []string(nil), error(nil)
 	c := server.Connect{
 		Config: s.Server, Provider: file.Name,
 		Deliver: func(ctx context.Context, in guestapi.Delivery) (guestapi.DeliveryAck, error) {
-			ack, err := home.Deliver(ctx, in, force)
-			delivered, undelivered = err == nil, err
+			ack, said, err := home.Deliver(ctx, in, force)
+			delivered, notes, undelivered = err == nil, said, err
 			return ack, err
 		},
 		Link:     func(address net.Addr, link string) { a.printConnectLink(file, address, link) },
@@ -97,7 +97,7 @@ func (a *app) connect(ctx context.Context, s *settings.Settings, name, dir strin
 	ended, err := server.RunConnect(ctx, c)
 	switch {
 	case delivered: // whatever became of the rest
-		a.connected(home, file)
+		a.connected(home, file, notes)
 		return ignoreCancel(ctx, err)
 	case ctx.Err() != nil:
 		_, _ = fmt.Fprintln(a.err, "\nStopped. Nothing was written.")
@@ -175,10 +175,13 @@ func connectFailed(ended session.Session, undelivered error, file *provider.File
 }
 
 // connected says where the files are and what may not be done with them.
-func (a *app) connected(home localhome.Home, file *provider.File) {
+func (a *app) connected(home localhome.Home, file *provider.File, notes []string) {
 	_, _ = fmt.Fprintf(a.out, "\n%s is signed in on this computer. In %s:\n", file.Title, home.Dir)
 	for _, c := range file.Files {
 		_, _ = fmt.Fprintf(a.out, "  %s\n", home.Path(c.Path))
+	}
+	for _, n := range notes {
+		_, _ = fmt.Fprintf(a.out, "\nNote: %s\n\n", printable(n))
 	}
 	_, _ = fmt.Fprintln(a.out, "The browser and everything else of it are gone; no copy was kept.")
 	if len(file.Target.Status) > 0 {

@@ -51,7 +51,7 @@ type PrivateDirs struct {
 }
 
 // OpenPrivateDirs makes the private directories, with what was kept of them
-// from earlier, and writes the seeds that are missing. It must be called before
+// from earlier, and the seeds. It must be called before
 // anything of the person's runs. An error says that a directory is not in
 // memory; what else goes wrong is logged. The caller closes it.
 func OpenPrivateDirs(cfg PrivateConfig) (*PrivateDirs, error) {
@@ -166,7 +166,8 @@ func mountMemory(target string, uid, gid int) error {
 	return unix.Mount("tmpfs", target, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options)
 }
 
-// seed writes a file once: not if anything has its name.
+// seed writes a file if nothing has its name, and merges the seed into a plain
+// file of the person's that lacks something of it.
 func seed(u User, s provider.Seed) error {
 	dir, err := openDir(u.Home, path.Dir(s.Path), &u)
 	if err != nil {
@@ -175,13 +176,21 @@ func seed(u User, s provider.Seed) error {
 	defer func() { _ = dir.Close() }()
 	var st unix.Stat_t
 	err = unix.Fstatat(int(dir.Fd()), path.Base(s.Path), &st, unix.AT_SYMLINK_NOFOLLOW)
-	if err == nil {
-		return nil
+	if errors.Is(err, unix.ENOENT) {
+		return writeAt(dir, path.Base(s.Path), []byte(s.Content), 0o600, u)
 	}
-	if !errors.Is(err, unix.ENOENT) {
+	if err != nil {
 		return err
 	}
-	return writeAt(dir, path.Base(s.Path), []byte(s.Content), 0o600, u)
+	have, err := readAt(dir, path.Base(s.Path), u, provider.MaxSeeded)
+	if err != nil {
+		return err
+	}
+	want, _, err := s.Merge(have) // what is there with another value is the person's choice
+	if err != nil || bytes.Equal(want, have) {
+		return err
+	}
+	return writeAt(dir, path.Base(s.Path), want, os.FileMode(st.Mode&0o777), u)
 }
 
 // holdsAny says whether content holds one of the secrets.

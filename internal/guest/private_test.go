@@ -149,7 +149,7 @@ func TestPrivateDirsKeepWhatIsHarmless(t *testing.T) {
 		".tool/account.json":        `{"email":"ann@example.com"}`,
 		".tool/debug.log":           "got " + token,
 		".tool/held.lock":           "1",
-		".tool/settings.json":       `{"theme":"dark"}`,
+		".tool/settings.json":       `{"seeded":true,"theme":"dark"}`,
 		".tool/data/history/1.json": "a conversation",
 		".tool/other/x":             "not kept",
 	} {
@@ -172,7 +172,7 @@ func TestPrivateDirsKeepWhatIsHarmless(t *testing.T) {
 		t.Errorf("log: %s", r.logs.String())
 	}
 	r.boot()
-	if got := r.read(".tool/settings.json") + r.read(".tool/data/history/1.json") + r.read(".tool/run.sh"); got != `{"theme":"dark"}a conversation#!/bin/sh` {
+	if got := r.read(".tool/settings.json") + r.read(".tool/data/history/1.json") + r.read(".tool/run.sh"); got != `{"seeded":true,"theme":"dark"}a conversation#!/bin/sh` {
 		t.Errorf("after a restart: %q", got)
 	}
 	if info, err := os.Stat(r.path(".tool/run.sh")); err != nil || info.Mode().Perm() != 0o755 {
@@ -291,6 +291,44 @@ func TestPrivateDirsAmongTraps(t *testing.T) {
 	entries, err := os.ReadDir(outside)
 	if err != nil || len(entries) != 1 {
 		t.Errorf("outside: %v %v", entries, err)
+	}
+}
+
+// What a tool needs in a file is added to what the person has in it, whose
+// choices stay.
+func TestSeedsAreMerged(t *testing.T) {
+	u := testUser(t)
+	put(t, u, keptDir+"/.tool/settings.json", `{"theme":"dark"}`)
+	put(t, u, ".toolrc", "mine")
+	r := newPrivateRig(t, u, toolFile(t, nil))
+	r.boot()
+	if got := r.read(".tool/settings.json") + r.read(".toolrc"); got != `{"seeded":true,"theme":"dark"}mine` {
+		t.Errorf("merged: %q", got)
+	}
+	put(t, u, ".tool/settings.json", `{"seeded":false}`)
+	if err := os.Chmod(r.path(".tool/settings.json"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r.shutdown()
+	r.boot()
+	if got := r.read(".tool/settings.json"); got != `{"seeded":false}` {
+		t.Errorf("the person's choice: %q", got)
+	}
+	put(t, u, ".tool/settings.json", `{"a":1}`)
+	if err := os.Chmod(r.path(".tool/settings.json"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r.shutdown()
+	r.boot()
+	info, err := os.Stat(r.path(".tool/settings.json"))
+	if err != nil || info.Mode() != 0o644 || r.read(".tool/settings.json") != `{"seeded":true,"a":1}` {
+		t.Errorf("%v, %v, %q", info, err, r.read(".tool/settings.json"))
+	}
+	put(t, u, ".tool/settings.json", `{"a":1} // mine`)
+	r.shutdown()
+	r.boot()
+	if got := r.read(".tool/settings.json"); got != `{"a":1} // mine` || !strings.Contains(r.logs.String(), "could not be seeded") {
+		t.Errorf("no JSON: %q, %s", got, r.logs.String())
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -121,7 +122,7 @@ func (h Home) live(root *os.Root, f *provider.File) error {
 	have := provider.Content{}
 	at := ""
 	for _, c := range f.Files {
-		content, err := read(root, h.Path(c.Path))
+		content, err := read(root, h.Path(c.Path), maxFile)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -147,25 +148,35 @@ func (h Home) shown(p string) string {
 	return "~/" + p
 }
 
-// Deliver writes the files, each atomically and 0600, and the provider's seeds
-// where they are missing. ErrLive, and nothing is written, if there is another
-// sign-in and force does not say to replace it. A file that is no usable
-// sign-in is kept under another name.
-func (h Home) Deliver(_ context.Context, in guestapi.Delivery, force bool) (guestapi.DeliveryAck, error) {
+// Deliver writes the files, each atomically and 0600, and before them the
+// provider's seeds, merged into what is there. ErrLive, and nothing is written,
+// if there is another sign-in and force does not say to replace it. A file that
+// is no usable sign-in is kept under another name. notes are for the person:
+// what of the seeds could not be had without changing what is theirs.
+func (h Home) Deliver(_ context.Context, in guestapi.Delivery, force bool) (ack guestapi.DeliveryAck, notes []string, err error) {
 	content := make(provider.Content, len(in.Files))
 	for _, f := range in.Files {
 		content[f.Name] = f.Content
 	}
 	if len(content) != len(in.Files) {
-		return guestapi.DeliveryAck{}, fmt.Errorf("%w: a file comes twice", provider.ErrCredential)
+		return ack, nil, fmt.Errorf("%w: a file comes twice", provider.ErrCredential)
 	}
 	if err := in.Provider.Check(content); err != nil {
-		return guestapi.DeliveryAck{}, err
+		return ack, nil, err
 	}
-	err := h.as(func(root *os.Root) error {
+	err = h.as(func(root *os.Root) error {
 		alive := h.live(root, in.Provider)
 		if alive != nil && (!errors.Is(alive, ErrLive) || !force) {
 			return alive
+		}
+		for _, seed := range in.Provider.Target.Seed {
+			note, err := h.seed(root, in.Provider, seed)
+			if err != nil {
+				return err
+			}
+			if note != "" {
+				notes = append(notes, note)
+			}
 		}
 		for _, required := range []bool{false, true} { // last what makes it a sign-in
 			for _, c := range in.Provider.Files {
@@ -173,14 +184,7 @@ func (h Home) Deliver(_ context.Context, in guestapi.Delivery, force bool) (gues
 				if !ok || c.Required != required {
 					continue // an optional one that did not come: what is there stays
 				}
-				if err := place(root, h.Path(c.Path), bytes, alive == nil); err != nil {
-					return err
-				}
-			}
-		}
-		for _, seed := range in.Provider.Target.Seed {
-			if _, err := root.Lstat(h.Path(seed.Path)); errors.Is(err, fs.ErrNotExist) {
-				if err := place(root, h.Path(seed.Path), []byte(seed.Content), false); err != nil {
+				if err := place(root, h.Path(c.Path), bytes, 0o600, alive == nil); err != nil {
 					return err
 				}
 			}
@@ -188,20 +192,54 @@ func (h Home) Deliver(_ context.Context, in guestapi.Delivery, force bool) (gues
 		return nil
 	})
 	if err != nil {
-		return guestapi.DeliveryAck{}, err
+		return ack, nil, err
 	}
-	return guestapi.DeliveryAck{CredentialID: in.CredentialID, Version: in.Version, SHA256: guestapi.DeliveryHash(in.Files)}, nil
+	return guestapi.DeliveryAck{CredentialID: in.CredentialID, Version: in.Version, SHA256: guestapi.DeliveryHash(in.Files)}, notes, nil
+}
+
+// seed writes a seed's file, or merges it into the one that is there. A file that
+// it cannot be merged into stays as it is, and the note says so.
+func (h Home) seed(root *os.Root, f *provider.File, s provider.Seed) (note string, err error) {
+	name := h.Path(s.Path)
+	info, err := root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", place(root, name, []byte(s.Content), 0o600, false)
+	}
+	if err != nil {
+		return "", err
+	}
+	lacks := func(why string) (string, error) {
+		return fmt.Sprintf("%s was left as it is: %s. %s may not use the sign-in before this is in it: %s", h.shown(s.Path), why, f.Title, strings.TrimSpace(s.Content)), nil
+	}
+	have, err := read(root, name, provider.MaxSeeded)
+	if err != nil {
+		return lacks(err.Error())
+	}
+	want, differ, err := s.Merge(have)
+	switch {
+	case err != nil:
+		return lacks(err.Error())
+	case len(differ) > 0:
+		note, _ = lacks("it has another value at " + strings.Join(differ, ", "))
+	}
+	if bytes.Equal(want, have) {
+		return note, nil
+	}
+	if !info.Mode().IsRegular() { // renaming would put a file where the person has a link
+		return lacks("it is a link")
+	}
+	return note, place(root, name, want, info.Mode().Perm(), false)
 }
 
 // place writes one file: beside its place first, in full and onto the disk,
 // then into it. With keep, a different file that is there gets another name.
-func place(root *os.Root, name string, content []byte, keep bool) error {
+func place(root *os.Root, name string, content []byte, mode fs.FileMode, keep bool) error {
 	dir := path.Dir(name)
 	if err := root.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	if keep {
-		old, err := read(root, name)
+		old, err := read(root, name, maxFile)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
@@ -213,7 +251,7 @@ func place(root *os.Root, name string, content []byte, keep bool) error {
 		}
 	}
 	temp := path.Join(dir, ".anteroom-"+randomName())
-	if err := write(root, temp, content); err != nil {
+	if err := write(root, temp, content, mode); err != nil {
 		return errors.Join(err, removeIfThere(root, temp))
 	}
 	if err := root.Rename(temp, name); err != nil {
@@ -222,13 +260,13 @@ func place(root *os.Root, name string, content []byte, keep bool) error {
 	return syncDir(root, dir)
 }
 
-func write(root *os.Root, name string, content []byte) (err error) {
+func write(root *os.Root, name string, content []byte, mode fs.FileMode) (err error) {
 	f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if err := f.Chmod(0o600); err != nil { // whatever the umask took away
+	if err := f.Chmod(mode); err != nil { // whatever the umask took away
 		return err
 	}
 	if _, err := f.Write(content); err != nil {
@@ -237,8 +275,9 @@ func write(root *os.Root, name string, content []byte) (err error) {
 	return f.Sync()
 }
 
-// read reads a regular file. O_NONBLOCK: a FIFO must not hold us up.
-func read(root *os.Root, name string) ([]byte, error) {
+// read reads a regular file of at most limit bytes. O_NONBLOCK: a FIFO must not
+// hold us up.
+func read(root *os.Root, name string, limit int64) ([]byte, error) {
 	f, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -248,10 +287,10 @@ func read(root *os.Root, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() || info.Size() > maxFile {
+	if !info.Mode().IsRegular() || info.Size() > limit {
 		return nil, fmt.Errorf("%w: %s is not a file that a sign-in could be in; move it away", ErrHome, filepath.Join(root.Name(), name))
 	}
-	return io.ReadAll(io.LimitReader(f, maxFile))
+	return io.ReadAll(io.LimitReader(f, limit))
 }
 
 func syncDir(root *os.Root, dir string) error {

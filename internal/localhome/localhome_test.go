@@ -101,9 +101,9 @@ func TestDeliverIntoAnEmptyHome(t *testing.T) {
 	if err := h.Live(in.Provider); err != nil {
 		t.Fatal(err)
 	}
-	ack, err := h.Deliver(t.Context(), in, false)
-	if err != nil {
-		t.Fatal(err)
+	ack, notes, err := h.Deliver(t.Context(), in, false)
+	if err != nil || len(notes) > 0 {
+		t.Fatal(notes, err)
 	}
 	if ack.CredentialID != "c1" || ack.Version != 1 || ack.SHA256 != guestapi.DeliveryHash(in.Files) {
 		t.Errorf("acknowledged as %+v", ack)
@@ -126,7 +126,7 @@ func TestDeliverIntoAnEmptyHome(t *testing.T) {
 
 func TestALiveSignInIsLeftAlone(t *testing.T) {
 	h := testHome(t, map[string]string{".gemini/oauth_creds.json": liveFile})
-	if _, err := h.Deliver(t.Context(), delivery(t, newFile), false); !errors.Is(err, ErrLive) {
+	if _, _, err := h.Deliver(t.Context(), delivery(t, newFile), false); !errors.Is(err, ErrLive) {
 		t.Fatalf("%v", err)
 	}
 	got, err := os.ReadFile(filepath.Join(h.Dir, ".gemini/oauth_creds.json"))
@@ -136,7 +136,7 @@ func TestALiveSignInIsLeftAlone(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(h.Dir, ".gemini/settings.json")); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("something was written")
 	}
-	if _, err := h.Deliver(t.Context(), delivery(t, newFile), true); err != nil {
+	if _, _, err := h.Deliver(t.Context(), delivery(t, newFile), true); err != nil {
 		t.Fatal(err)
 	}
 	check(t, h, ".gemini/oauth_creds.json", newFile)
@@ -150,7 +150,7 @@ func TestWhatIsNoSignInIsKept(t *testing.T) {
 		".gemini/oauth_creds.json": blankFile,
 		".gemini/settings.json":    `{"mine":true}`,
 	})
-	if _, err := h.Deliver(t.Context(), delivery(t, newFile), false); err != nil {
+	if _, _, err := h.Deliver(t.Context(), delivery(t, newFile), false); err != nil {
 		t.Fatal(err)
 	}
 	check(t, h, ".gemini/oauth_creds.json", newFile)
@@ -159,9 +159,55 @@ func TestWhatIsNoSignInIsKept(t *testing.T) {
 		t.Errorf("%q, %v", kept, err)
 	}
 	mine, err := os.ReadFile(filepath.Join(h.Dir, ".gemini/settings.json"))
-	if err != nil || string(mine) != `{"mine":true}` {
+	if err != nil || string(mine) != `{"security":{"auth":{"selectedType":"oauth-personal"}},"mine":true}` {
 		t.Errorf("the person's settings are now %q, %v", mine, err)
 	}
+}
+
+// What the tool needs in a file of the person's is added to it, or said.
+func TestSeedsAreMerged(t *testing.T) {
+	const missing = `"security":{"auth":{"selectedType":"oauth-personal"}}`
+	for name, tt := range map[string]struct{ have, want, note string }{
+		"without it":     {"{\n  \"a\": 1\n}\n", "{\n  " + missing + ",\n  \"a\": 1\n}\n", ""},
+		"with it":        {"{" + missing + "}", "{" + missing + "}", ""},
+		"empty":          {"", "{" + missing + "}\n", ""},
+		"another choice": {`{"security":{"auth":{"selectedType":"x"}}}`, `{"security":{"auth":{"selectedType":"x"}}}`, "~/.gemini/settings.json was left as it is: it has another value at /security/auth/selectedType"},
+		"no JSON":        {"{} // mine", "{} // mine", "Gemini CLI may not use the sign-in before this is in it: {" + missing},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := testHome(t, map[string]string{".gemini/settings.json": tt.have})
+			file := filepath.Join(h.Dir, ".gemini/settings.json")
+			if err := os.Chmod(file, 0o640); err != nil {
+				t.Fatal(err)
+			}
+			_, notes, err := h.Deliver(t.Context(), delivery(t, newFile), false)
+			if err != nil || (len(notes) > 0) != (tt.note != "") || !strings.Contains(strings.Join(notes, ""), tt.note) {
+				t.Errorf("%q, %v", notes, err)
+			}
+			got, err := os.ReadFile(file)
+			info, statErr := os.Lstat(file)
+			if err != nil || statErr != nil || string(got) != tt.want || info.Mode() != 0o640 {
+				t.Errorf("%q, %v, %v", got, info, err)
+			}
+			if uid, _ := owner(t, file); uid != h.UID {
+				t.Errorf("it belongs to %d", uid)
+			}
+			check(t, h, ".gemini/oauth_creds.json", newFile)
+		})
+	}
+	t.Run("a link", func(t *testing.T) {
+		h := testHome(t, map[string]string{"dotfiles/settings.json": `{"a":1}`, ".gemini/x": ""})
+		if err := os.Symlink("../dotfiles/settings.json", filepath.Join(h.Dir, ".gemini/settings.json")); err != nil {
+			t.Fatal(err)
+		}
+		_, notes, err := h.Deliver(t.Context(), delivery(t, newFile), false)
+		if err != nil || len(notes) != 1 || !strings.Contains(notes[0], "it is a link") {
+			t.Errorf("%q, %v", notes, err)
+		}
+		if to, err := os.Readlink(filepath.Join(h.Dir, ".gemini/settings.json")); err != nil || to != "../dotfiles/settings.json" {
+			t.Errorf("%q, %v", to, err)
+		}
+	})
 }
 
 func TestDeliverRefuses(t *testing.T) {
@@ -173,7 +219,7 @@ func TestDeliverRefuses(t *testing.T) {
 		"twice": twice,
 		"none":  {Provider: gemini(t)},
 	} {
-		if _, err := h.Deliver(t.Context(), in, true); !errors.Is(err, provider.ErrCredential) {
+		if _, _, err := h.Deliver(t.Context(), in, true); !errors.Is(err, provider.ErrCredential) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -197,7 +243,7 @@ func TestTheOwnersRightsOnly(t *testing.T) {
 			if err := prepare(h); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := h.Deliver(t.Context(), delivery(t, newFile), true); err == nil {
+			if _, _, err := h.Deliver(t.Context(), delivery(t, newFile), true); err == nil {
 				t.Error("it was delivered")
 			}
 			for _, dir := range []string{outside, filepath.Join(h.Dir, ".gemini")} {
@@ -273,7 +319,7 @@ func TestTheToolsOwnVariable(t *testing.T) {
 				t.Fatalf("%+v, %v", h, err)
 			}
 			h.UID, h.GID = owner(t, elsewhere)
-			if _, err := h.Deliver(t.Context(), tt.in, false); err != nil {
+			if _, _, err := h.Deliver(t.Context(), tt.in, false); err != nil {
 				t.Fatal(err)
 			}
 			for _, name := range tt.files {

@@ -142,7 +142,8 @@ type Target struct {
 	// PrivateDirs are directories below the home directory that lie in memory
 	// (tmpfs) because the tool writes secrets there.
 	PrivateDirs []PrivateDir `yaml:"private_dirs" json:"private_dirs"`
-	// Seed are files written once, if they are missing (onboarding answers).
+	// Seed are files that the tool needs something in (onboarding answers): they
+	// are written where they are missing, and merged into what is there (Merge).
 	Seed []Seed `yaml:"seed" json:"seed"`
 	// Status is the tool's own command that says whether it is signed in;
 	// exit code 0 means yes. Optional.
@@ -159,7 +160,8 @@ type PrivateDir struct {
 	Skip []string `yaml:"skip" json:"skip"` // top-level files that are not kept: names, with * at either end or both
 }
 
-// Seed is a file with fixed content.
+// Seed is what a file must hold: a JSON object whose members it must have, or any
+// other text, which counts only where there is no file.
 type Seed struct {
 	Path    string `yaml:"path" json:"path"`
 	Content string `yaml:"content" json:"content"`
