@@ -223,7 +223,10 @@ func (l *Login) attempt(ctx context.Context) (outcome, *Captured) {
 		return outcome{reason: session.ReasonInternal, err: err}, nil
 	}
 	t, err := startTool(f, l.cfg.User, env, l.keep)
-	if err != nil {
+	switch {
+	case errors.Is(err, errNotInstalled): // a provider file brings no program along
+		return outcome{reason: session.ReasonInternal, detail: f.Title + " is not installed in this server's machines.", err: err}, nil
+	case err != nil:
 		return outcome{reason: session.ReasonInternal, detail: f.Title + " could not be started.", err: err}, nil
 	}
 	o := (&loginWatch{Login: l, tool: t, hooks: hooks}).untilEnd(ctx)

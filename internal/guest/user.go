@@ -3,6 +3,8 @@
 package guest
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -56,8 +58,11 @@ func getEnv(env []string, name string) string {
 	return ""
 }
 
-// lookPath finds a program in the PATH of env: the agent's own means nothing
-// to the person's programs.
+// errNotInstalled says that the machine has no such program.
+var errNotInstalled = errors.New("no such program in PATH")
+
+// lookPath finds a program in the PATH of env, or returns errNotInstalled: the
+// agent's own PATH means nothing to the person's programs.
 func lookPath(env []string, name string) (string, error) {
 	for _, dir := range filepath.SplitList(getEnv(env, "PATH")) {
 		if !filepath.IsAbs(dir) {
@@ -68,5 +73,5 @@ func lookPath(env []string, name string) (string, error) {
 			return file, nil
 		}
 	}
-	return "", &os.PathError{Op: "looking in PATH for", Path: name, Err: os.ErrNotExist}
+	return "", fmt.Errorf("%s: %w", name, errNotInstalled)
 }

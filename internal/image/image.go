@@ -91,8 +91,8 @@ func key(cfg Config) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, _ = fmt.Fprintf(h, "%s %v", root, links) // a map is printed in order
-	for _, part := range []func(io.Writer) error{hashRecipe("recipe/files"), hashRecipe("recipe/remove.txt"), hashFile(cfg.Guest)} {
+	_, _ = fmt.Fprintf(h, "%s ", root)
+	for _, part := range []func(io.Writer) error{hashRecipe("recipe/files"), hashRecipe("recipe/remove.txt"), hashRecipe("recipe/links.txt"), hashFile(cfg.Guest)} {
 		if err := part(h); err != nil {
 			return "", fmt.Errorf("image: %w", err)
 		}
