@@ -31,7 +31,7 @@ type Set struct {
 // Load reads the embedded provider files and then those of dir (*.yaml, not
 // below it; none if dir is ""). A file there with the name of an embedded
 // provider replaces it. The first file that breaks a rule refuses the whole
-// set with a *FileError.
+// set with a *FileError; so does one called *.yml, which was meant to be read.
 func Load(dir string) (*Set, error) {
 	files := make(map[string]source)
 	names, err := fs.Glob(embedded, "files/*.yaml")
@@ -85,10 +85,14 @@ func loadDir(files map[string]source, dir string) error {
 	count := 0
 	for _, e := range entries {
 		name := e.Name()
-		if strings.HasPrefix(name, ".") || filepath.Ext(name) != ".yaml" {
+		ext := strings.ToLower(filepath.Ext(name))
+		if strings.HasPrefix(name, ".") || ext != ".yaml" && ext != ".yml" {
 			continue
 		}
 		path := filepath.Join(dir, name)
+		if filepath.Ext(name) != ".yaml" {
+			return &FileError{File: path, Reason: "the name of a provider file ends in .yaml"}
+		}
 		if count++; count > maxFiles {
 			return &FileError{File: path, Reason: fmt.Sprintf("more than %d provider files in the directory", maxFiles)}
 		}

@@ -284,6 +284,17 @@ func TestLoadDirectory(t *testing.T) {
 			}
 		})
 	}
+	for _, name := range []string{"tool.yml", "tool.YAML"} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := writeFile(t, dir, name, minimal)
+			_, err := Load(dir)
+			var fe *FileError
+			if !errors.As(err, &fe) || fe.File != path || !strings.Contains(fe.Reason, ".yaml") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
 	t.Run("no such directory", func(t *testing.T) {
 		if _, err := Load(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("got %v", err)
