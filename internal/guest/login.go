@@ -100,6 +100,7 @@ func StartLogin(ctx context.Context, cfg LoginConfig) (*Login, error) {
 	l := &Login{
 		cfg: cfg, cancel: cancel, done: make(chan struct{}), changed: make(chan struct{}),
 		status: guestapi.AuthStatus{Seq: 1, SessionID: cfg.SessionID, Phase: guestapi.PhaseRunning},
+		log:    lineLog{redact: cfg.File.Redactor()},
 	}
 	go l.run(ctx)
 	return l, nil

@@ -10,7 +10,6 @@ import (
 	"unicode"
 
 	"github.com/anteroom/anteroom/internal/guestapi"
-	"github.com/anteroom/anteroom/internal/provider"
 )
 
 // Limits on what is kept of a tool's output. Whatever is beyond is read, so
@@ -23,9 +22,10 @@ const (
 
 // lineLog keeps a tool's output, redacted. It is not safe for concurrent use.
 type lineLog struct {
-	lines []string
-	from  int // the number of the first line kept
-	bytes int
+	redact func(string) string
+	lines  []string
+	from   int // the number of the first line kept
+	bytes  int
 }
 
 // add keeps a line and says whether the log has changed.
@@ -37,7 +37,7 @@ func (l *lineLog) add(line string) bool {
 	case next == maxLogLines:
 		line = "(what the tool says beyond this is not kept)"
 	}
-	line = cut(provider.Redact(line), maxLogLine)
+	line = cut(l.redact(line), maxLogLine)
 	l.lines = append(l.lines, line)
 	l.bytes += len(line)
 	for l.bytes > guestapi.MaxLogBytes {

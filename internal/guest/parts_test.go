@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/anteroom/anteroom/internal/guestapi"
+	"github.com/anteroom/anteroom/internal/provider"
 )
 
 func TestCheckLoginURL(t *testing.T) {
@@ -244,7 +245,7 @@ func FuzzPlain(f *testing.F) {
 }
 
 func TestLineLog(t *testing.T) {
-	var l lineLog
+	l := lineLog{redact: (&provider.File{}).Redactor()}
 	long := strings.Repeat("ü", maxLogLine)
 	for i := range 100 {
 		if !l.add(fmt.Sprintf("%d %s", i, long)) {

@@ -90,6 +90,7 @@ func (f *File) check() *problem {
 	c.url(&f.URL, f.Hosts)
 	c.hosts("hosts", f.Hosts, 1, maxList)
 	c.credentials(f)
+	c.redact(f.Redact)
 	c.value("account", f.Account, false, f)
 	c.value("expiry", f.Expiry, true, f)
 	c.value("fresh", f.Fresh, true, f)
@@ -226,6 +227,18 @@ func (c *checker) pattern(field, p string) {
 		return
 	}
 	c.that(re.NumSubexp() == 1, field, "must have exactly one group, has %d", re.NumSubexp())
+}
+
+func (c *checker) redact(patterns []string) {
+	c.that(len(patterns) <= 16, "redact", "more than 16")
+	for i, p := range patterns {
+		field := fmt.Sprintf("redact[%d]", i)
+		c.that(len(p) <= maxPattern, field, "longer than %d bytes", maxPattern)
+		re, err := regexp.Compile(p)
+		if c.that(err == nil, field, "not a regular expression: %v", err) {
+			c.that(!re.MatchString(""), field, "matches where there is nothing")
+		}
+	}
 }
 
 func (c *checker) hosts(field string, hosts []string, least, most int) {

@@ -180,6 +180,8 @@ func TestParseRefusals(t *testing.T) {
 		{"private directory is home", "- path: .tool\n", "- path: .\n", 17, "files[0].path", "private_dirs"},
 		{"unit", "unit: s", "unit: weeks", 28, "expiry.unit", "must be"},
 		{"expiry outside", "  path: .tool/creds.json\n  pointer", "  path: .tool/x.json\n  pointer", 26, "expiry.path", "one of files"},
+		{"redaction that is none", "expiry:", "redact: ['(']\nexpiry:", 25, "redact[0]", "regular expression"},
+		{"redaction of nothing", "expiry:", "redact: ['x', 'y*']\nexpiry:", 25, "redact[1]", "nothing"},
 		{"home variable of the machine's", "expiry:", "home_env: {name: HOME, replaces: .tool}\nexpiry:", 25, "home_env.name", "machine itself"},
 		{"home variable that is set", "expiry:", "  env: {TOOL_HOME: x}\nhome_env: {name: TOOL_HOME, replaces: .tool}\nexpiry:", 26, "home_env.name", "target.env"},
 		{"home variable for nothing", "expiry:", "home_env: {name: TOOL_HOME, replaces: .other}\nexpiry:", 25, "home_env", "does not move .tool/creds.json"},

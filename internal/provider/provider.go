@@ -26,6 +26,7 @@ type File struct {
 	Login   Login        `yaml:"login" json:"login"`
 	URL     URL          `yaml:"url" json:"url"`
 	Files   []Credential `yaml:"files" json:"files"`
+	Redact  []string     `yaml:"redact" json:"redact"`     // Go regular expressions of the vendor's secrets, as the tool may print them; optional
 	Account *Value       `yaml:"account" json:"account"`   // where the account's label is; optional
 	Expiry  *Value       `yaml:"expiry" json:"expiry"`     // when the sign-in is over as far as the files tell; optional
 	Fresh   *Value       `yaml:"fresh" json:"fresh"`       // what grows with each refresh; optional, default Expiry

@@ -5,17 +5,16 @@ import "regexp"
 const redacted = "[redacted]"
 
 // secretParams are the parameters of sign-in addresses, and the keys of JSON
-// answers, that must not be kept.
-const secretParams = `code|state|nonce|code_challenge|code_verifier|id_token|id_token_hint|access_token|refresh_token|` +
-	`token|client_secret|assertion|device_code|user_code|session|session_token|api_key|apikey|key|password|secret|` +
-	`accessToken|refreshToken|idToken|primaryApiKey|OPENAI_API_KEY`
+// answers, that must not be kept: by name, and by what a name ends in.
+const secretParams = `code|state|nonce|code_challenge|code_verifier|id_token_hint|assertion|device_code|user_code|session|key|` +
+	`[a-z0-9_-]*(?:token|secret|password|api_?key)`
 
 type rule struct {
 	re   *regexp.Regexp
 	with string
 }
 
-// redactions are applied in this order.
+// redactions are applied in this order, to every tool's lines.
 var redactions = []rule{
 	// user:password@ in addresses
 	{regexp.MustCompile(`(?i)([a-z][a-z0-9+.-]*://)[^\s/?#@"']+@`), `${1}` + redacted + `@`},
@@ -26,21 +25,27 @@ var redactions = []rule{
 	{regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{16,}`), `${1} ` + redacted},
 	// a JWT, or the beginning of one
 	{regexp.MustCompile(`eyJ[A-Za-z0-9_-]{8,}(\.[A-Za-z0-9_-]*){0,2}`), redacted},
-	// prefixes that vendors give their secrets
-	{regexp.MustCompile(`\b(?:sk|rt|pk|oat|ac)[-_][A-Za-z0-9_-]{12,}|\b(?:gh[a-z]_|github_pat_|ya29\.|xox[a-z]-|GOCSPX-|AKIA)[A-Za-z0-9._-]{8,}|\bnpm_[A-Za-z0-9]{20,}|\b[14]/{1,2}[A-Za-z0-9_-]{20,}`), redacted},
 	// a code with the state behind it, as pages show them to be pasted
 	{regexp.MustCompile(`\b[A-Za-z0-9_-]{16,}#[A-Za-z0-9_-]{16,}`), redacted},
 }
 
-// Redact takes secrets out of a line that a tool printed and leaves the rest
-// readable. Beside what it knows by name or shape, an unbroken word of 32
-// characters or more that mixes letters and digits, or of 40 that mixes cases,
-// counts as a secret, unless it is a UUID.
-func Redact(line string) string {
-	for _, x := range redactions {
-		line = x.re.ReplaceAllString(line, x.with)
+// Redactor returns what takes secrets out of a line that f's tool printed, and
+// leaves the rest readable. Beside what f knows (Redact) and what is known by
+// name or shape, an unbroken word of 32 characters or more that mixes letters
+// and digits, or of 40 that mixes cases, counts as a secret, unless it is a UUID.
+// f must be valid. What is returned may be called concurrently.
+func (f *File) Redactor() func(line string) string {
+	rules := make([]rule, 0, len(f.Redact)+len(redactions))
+	for _, p := range f.Redact {
+		rules = append(rules, rule{regexp.MustCompile(p), redacted})
 	}
-	return redactLong(line)
+	rules = append(rules, redactions...)
+	return func(line string) string {
+		for _, x := range rules {
+			line = x.re.ReplaceAllString(line, x.with)
+		}
+		return redactLong(line)
+	}
 }
 
 // The lengths from which an unbroken word is taken for a secret.

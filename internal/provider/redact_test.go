@@ -5,8 +5,10 @@ import (
 	"testing"
 )
 
+// anyTool knows of no secrets of its vendor's.
+var anyTool = (&File{}).Redactor()
+
 func TestRedact(t *testing.T) {
-	token := "sk-ant-oat01-AbCdEf123456_-AbCdEf123456"
 	for _, tc := range []struct{ name, line, secret, keeps string }{
 		{"authorize address", "visit https://claude.com/cai/oauth/authorize?code=true&client_id=9d1c250a-e61b-44d9-88ed-5944d1962f5e&code_challenge=yVIBDWJf&state=pyfB_Zz2", "pyfB_Zz2", "https://claude.com/cai/oauth/authorize"},
 		{"its challenge", "https://claude.com/x?code_challenge=yVIBDWJf&scope=a", "yVIBDWJf", "&scope=a"},
@@ -24,14 +26,14 @@ func TestRedact(t *testing.T) {
 		{"camel case", `{"refreshToken": "hush", "scopes": ["a"]}`, "hush", "scopes"},
 		{"header", "Authorization: Bearer abcdefghijklmnop", "abcdefghijklmnop", "Authorization"},
 		{"JWT", "got " + jwt(`{"a":1}`) + " back", jwt(`{"a":1}`), "back"},
-		{"vendor prefix", "key " + token + " ok", token, "ok"},
-		{"Google", "ya29.a0AfB_byCdefghijk and 1//0gABCDEFGHIJKLMNOPQRSTUV", "0gABCDEFGHIJKLMNOPQRSTUV", "and"},
+		{"by the end of its name", `{"primaryApiKey":"hush","OPENAI_API_KEY":null}`, "hush", `"OPENAI_API_KEY":null`},
+		{"in the environment", "OPENAI_API_KEY=hush DEBUG=1", "hush", "DEBUG=1"},
 		{"code and state to paste", "paste abcdefghijklmnop1#qrstuvwxyzabcdef now", "qrstuvwxyzabcdef", "now"},
 		{"long word", "x 0123456789abcdef0123456789abcdef y", "0123456789abcdef0123456789abcdef", "y"},
 		{"long word without digits", "x AbCdEfGhIjKlMnOpQrStUvWxYzAbCdEfGhIjKlMnOp y", "AbCdEf", "x "},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got := Redact(tc.line)
+			got := anyTool(tc.line)
 			if strings.Contains(got, tc.secret) {
 				t.Errorf("the secret is still there: %s", got)
 			}
@@ -46,8 +48,36 @@ func TestRedact(t *testing.T) {
 		"/home/person/.npm/lib/node_modules/@google/gemini-cli/bundle/gemini.js:1:2", "basic configuration",
 		"request 9d1c250a-e61b-44d9-88ed-5944d1962f5e failed", "user@example.com", "the-quick-brown-fox-jumps-over-the-lazy-dog",
 	} {
-		if got := Redact(plain); got != plain {
+		if got := anyTool(plain); got != plain {
 			t.Errorf("%q became %q", plain, got)
+		}
+	}
+}
+
+// What a vendor's secrets look like is in its provider file only.
+func TestRedactAsTheFileSays(t *testing.T) {
+	s, err := Load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, secrets := range map[string][]string{
+		"claude": {"sk-ant-oat01-AbCdEf12"},
+		"codex":  {"rt_AbCdEf123456", "ac_AbCdEf123456", "sk-proj-AbCdEf12"},
+		"gemini": {"ya29.a0AfB_byCd", "4/0AbCdEf123456AbCdEf12", "1//0gABCDEFGHIJKLMNOPQR", "GOCSPX-AbCdEf12"},
+	} {
+		f, err := s.Get(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		redact := f.Redactor()
+		for _, secret := range secrets {
+			line := "got " + secret + " back"
+			if got := redact(line); got != "got "+redacted+" back" {
+				t.Errorf("%s: %q", name, got)
+			}
+			if got := anyTool(line); got != line {
+				t.Errorf("%s is not in its provider file alone: %q", name, got)
+			}
 		}
 	}
 }
@@ -57,7 +87,7 @@ func FuzzRedact(f *testing.F) {
 	f.Add(`{"token":"`)
 	f.Fuzz(func(t *testing.T, line string) {
 		const secret = "eyJhbGciOiJub25lIn0.eyJhIjoxfQ.c2lnbmF0dXJl"
-		if got := Redact(line + " " + secret + " "); strings.Contains(got, secret) {
+		if got := anyTool(line + " " + secret + " "); strings.Contains(got, secret) {
 			t.Fatalf("kept: %s", got)
 		}
 	})
