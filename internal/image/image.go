@@ -29,6 +29,12 @@ import (
 //go:embed all:recipe
 var recipe embed.FS
 
+// shape is the code that makes an image of the recipe: where it was another, the
+// root is another too.
+//
+//go:embed root.go
+var shape []byte
+
 // Suite is the Debian release of the image.
 const Suite = "bookworm"
 
@@ -84,46 +90,40 @@ func Find(cfg Config) (Image, error) {
 func imagePath(dir, key string) string    { return filepath.Join(dir, "image-"+key+".erofs") }
 func manifestPath(dir, key string) string { return filepath.Join(dir, "image-"+key+".json") }
 
-// key identifies what an image is built from.
+// key identifies what an image is built from: its root and the agent.
 func key(cfg Config) (string, error) {
-	h := sha256.New()
-	root, err := rootKey()
+	root, err := rootKey(recipe)
 	if err != nil {
 		return "", err
 	}
-	_, _ = fmt.Fprintf(h, "%s ", root)
-	for _, part := range []func(io.Writer) error{hashRecipe("recipe/files"), hashRecipe("recipe/remove.txt"), hashRecipe("recipe/links.txt"), hashFile(cfg.Guest)} {
-		if err := part(h); err != nil {
-			return "", fmt.Errorf("image: %w", err)
-		}
-	}
-	return hex.EncodeToString(h.Sum(nil))[:24], nil
-}
-
-// rootKey identifies the part of the image that comes from Debian and npm.
-func rootKey() (string, error) {
 	h := sha256.New()
-	fmt.Fprintf(h, "%s %d %s", Suite, epoch, strings.Join(debianOptions, " "))
-	for _, path := range []string{"recipe/packages.txt", "recipe/cli"} {
-		if err := hashRecipe(path)(h); err != nil {
-			return "", fmt.Errorf("image: %w", err)
-		}
+	_, _ = fmt.Fprintf(h, "%s ", root)
+	if err := hashFile(cfg.Guest)(h); err != nil {
+		return "", fmt.Errorf("image: %w", err)
 	}
 	return hex.EncodeToString(h.Sum(nil))[:24], nil
 }
 
-func hashRecipe(root string) func(io.Writer) error {
-	return func(w io.Writer) error {
-		return fs.WalkDir(recipe, root, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
-				return err
-			}
-			b, err := recipe.ReadFile(path)
-			_, _ = fmt.Fprintf(w, "%s %d ", path, len(b))
-			_, _ = w.Write(b)
+// rootKey identifies what the image is but for the agent. All of the recipe is
+// in it: the root is dressed where it is kept, so that what an earlier recipe had
+// put there, or removed, would stay.
+func rootKey(from fs.FS) (string, error) {
+	h := sha256.New()
+	_, _ = fmt.Fprintf(h, "%s %d %d ", Suite, epoch, len(shape))
+	_, _ = h.Write(shape)
+	err := fs.WalkDir(from, "recipe", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
 			return err
-		})
+		}
+		b, err := fs.ReadFile(from, path)
+		_, _ = fmt.Fprintf(h, "%s %d ", path, len(b))
+		_, _ = h.Write(b)
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("image: %w", err)
 	}
+	return hex.EncodeToString(h.Sum(nil))[:24], nil
 }
 
 func hashFile(path string) func(io.Writer) error {

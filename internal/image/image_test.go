@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/fstest"
 	"time"
 )
 
@@ -55,6 +56,38 @@ func TestKey(t *testing.T) {
 	cfg.Guest += ".missing"
 	if _, err := Find(cfg); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("without an agent: %v", err)
+	}
+}
+
+// A root is dressed in place: it is another for another recipe, whatever part of
+// it has changed.
+func TestRootKey(t *testing.T) {
+	base := func() fstest.MapFS {
+		out := fstest.MapFS{}
+		for _, name := range []string{"packages.txt", "remove.txt", "links.txt", "cli/package.json", "files/etc/a", "files/etc/b"} {
+			out["recipe/"+name] = &fstest.MapFile{Data: []byte("one\ntwo\n")}
+		}
+		return out
+	}
+	first, err := rootKey(base())
+	if again, err2 := rootKey(base()); err != nil || err2 != nil || again != first || len(first) != 24 {
+		t.Fatalf("%q and %q, %v, %v", first, again, err, err2)
+	}
+	for name := range base() {
+		for what, change := range map[string]func(fstest.MapFS){
+			"gone":    func(r fstest.MapFS) { delete(r, name) },
+			"a line":  func(r fstest.MapFS) { r[name] = &fstest.MapFile{Data: []byte("one\n")} },
+			"renamed": func(r fstest.MapFS) { r[name+"x"] = r[name]; delete(r, name) },
+		} {
+			r := base()
+			change(r)
+			if other, err := rootKey(r); err != nil || other == first {
+				t.Errorf("%s: %s: the same root, %v", name, what, err)
+			}
+		}
+	}
+	if !bytes.Contains(shape, []byte("func (b *builder) dress(")) || !bytes.Contains(shape, []byte("mkfs.erofs")) {
+		t.Error("what shapes the image is not in its key")
 	}
 }
 
