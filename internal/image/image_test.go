@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -139,6 +140,32 @@ func TestRecipe(t *testing.T) {
 	}
 	if _, err := lines("nothing.txt"); err == nil {
 		t.Error("a recipe that is not there")
+	}
+}
+
+// What the threat model promises of the disposable browser.
+func TestPolicy(t *testing.T) {
+	text, err := recipe.ReadFile("recipe/files/etc/chromium/policies/managed/anteroom.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var policy map[string]any
+	if err := json.Unmarshal(text, &policy); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]any{
+		"DeveloperToolsAvailability": 2.0, // none
+		"RemoteDebuggingAllowed":     false,
+		"DownloadRestrictions":       3.0,   // none are allowed
+		"FullscreenAllowed":          false, // a page must not hide whose it is, or show another's address
+		"PasswordManagerEnabled":     false,
+		"BrowserSignin":              0.0,
+		"AudioCaptureAllowed":        false,
+		"VideoCaptureAllowed":        false,
+	} {
+		if policy[name] != want {
+			t.Errorf("%s is %v, want %v", name, policy[name], want)
+		}
 	}
 }
 
