@@ -190,8 +190,33 @@ func call[T any](ctx context.Context, c *Client, method, target string, in any) 
 	if len(b) > MaxBodyBytes {
 		return out, fmt.Errorf("%w: over %d bytes", ErrResponse, MaxBodyBytes)
 	}
+	if tooDeep(b) {
+		return out, fmt.Errorf("%w: nested deeper than %d levels", ErrResponse, MaxJSONDepth)
+	}
 	if err := json.Unmarshal(b, &out); err != nil {
 		return out, fmt.Errorf("%w: %w", ErrResponse, err)
 	}
 	return out, nil
+}
+
+// tooDeep says whether JSON is nested deeper than MaxJSONDepth, also in what is
+// not decoded. Of what is no JSON it says nothing useful.
+func tooDeep(text []byte) bool {
+	depth, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++ // what comes next ends nothing
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			if depth++; depth > MaxJSONDepth {
+				return true
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return false
 }

@@ -131,6 +131,7 @@ func TestRefusedAnswers(t *testing.T) {
 		"an empty body":  {ok(""), bad},
 		"two values":     {ok("{}{}"), bad},
 		"deep":           {ok(strings.Repeat("[", 200_000)), bad},
+		"deep, unasked":  {ok(`{"x":` + nested(guestapi.MaxJSONDepth) + `}`), bad},
 		"an array":       {ok("[]"), bad},
 		"a long body":    {ok(`"` + strings.Repeat("x", guestapi.MaxBodyBytes) + `"`), bad},
 		"endless chunks": {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat("10000\r\n"+strings.Repeat(" ", 0x10000)+"\r\n", 32), bad},
@@ -150,6 +151,22 @@ func TestRefusedAnswers(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func nested(levels int) string { return strings.Repeat("[", levels) + strings.Repeat("]", levels) }
+
+// As deep as is allowed, and brackets that are text, are no fault.
+func TestDepth(t *testing.T) {
+	for name, x := range map[string]string{
+		"as deep as allowed": nested(guestapi.MaxJSONDepth - 1),
+		"side by side":       "[" + strings.Repeat(nested(3)+",", 100) + "1]",
+		"in a text":          `"\"` + strings.Repeat("[{", 100) + `\\"`,
+	} {
+		g := newGuest(t, ok(`{"x":`+x+`}`))
+		if _, err := g.client.Configure(t.Context(), guestapi.Configure{}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
