@@ -60,13 +60,20 @@ func (b *builder) build(ctx context.Context) (Image, error) {
 	return img, b.removeOthers(rootID)
 }
 
+// stopTime is what a program has to clean up (mmdebstrap unmounts) when the build
+// is interrupted.
+const stopTime = 20 * time.Second
+
 // run runs a program; its last line of output is the step's status, all of it
-// goes to the log, and the end of it into the error.
+// goes to the log, and the end of it into the error. When ctx ends, the program
+// and all that it has started are told to end, and killed if they do not.
 func (b *builder) run(ctx context.Context, status steps.Status, dir, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), programEnv...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = stopTime
 	r, w := io.Pipe()
 	cmd.Stdout, cmd.Stderr = w, w
 	var tail []string
@@ -85,6 +92,9 @@ func (b *builder) run(ctx context.Context, status steps.Status, dir, name string
 		_, _ = io.Copy(io.Discard, r) // a line too long for the scanner
 	}()
 	err := cmd.Run()
+	if ctx.Err() != nil && cmd.Process != nil {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what has ignored the first
+	}
 	_ = w.Close()
 	<-read
 	if errors.Is(err, exec.ErrNotFound) {

@@ -284,6 +284,42 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// An interrupted build ends what its programs have started, and does not wait for
+// what holds their output.
+func TestRunIsInterrupted(t *testing.T) {
+	b := &builder{Config: Config{Logger: &bytes.Buffer{}}}
+	ctx, cancel := context.WithCancel(t.Context())
+	child := ""
+	status := func(words string) {
+		child = words
+		cancel()
+	}
+	ended := make(chan error)
+	go func() { ended <- b.run(ctx, status, "", "sh", "-c", "sleep 300 & echo $!; wait; wait") }()
+	limit, tick := time.After(stopTime/2), time.NewTicker(5*time.Millisecond)
+	defer tick.Stop()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("an interrupted program has succeeded")
+		}
+	case <-limit:
+		t.Fatal("it is waited for what the program has started")
+	}
+	for child != "" {
+		stat, err := os.ReadFile(filepath.Join("/proc", child, "stat"))
+		if err != nil || strings.Contains(string(stat), ") Z ") {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("what the program has started runs on: %s", stat)
+		}
+	}
+	t.Error("the program has said nothing")
+}
+
 func TestRemoveOthers(t *testing.T) {
 	b := &builder{Config: config(t)}
 	now := time.Now()
