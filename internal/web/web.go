@@ -136,7 +136,7 @@ func contentType(name string) string {
 const notBuilt = `<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Anteroom</title>
 <h1>The page has not been built</h1>
-<p>This program was built without its page. Run <code>make ui</code>, build the program again and restart it. The API works all the same.</p>
+<p>This program was built without its page. Run <code>make build</code> and start it again. The API works all the same.</p>
 </html>
 `
 

@@ -124,7 +124,7 @@ func TestNotBuilt(t *testing.T) {
 			t.Fatal(err)
 		}
 		res := get(t, p, "GET", "http://localhost/")
-		if b := body(t, res.Body); res.StatusCode != http.StatusServiceUnavailable || !strings.Contains(b, "make ui") {
+		if b := body(t, res.Body); res.StatusCode != http.StatusServiceUnavailable || !strings.Contains(b, "make build") {
 			t.Errorf("%s: %d %q", name, res.StatusCode, b)
 		}
 	}
