@@ -150,6 +150,9 @@ func (e *exam) database(ctx context.Context) Result {
 
 func (e *exam) rootKey(ctx context.Context) Result {
 	path := server.KeyFileOf(e.cfg)
+	if err := vault.Harden(); err != nil { // before the key is in memory
+		return missing(err.Error(), "run this on a Linux that lets a program forbid core dumps of itself")
+	}
 	_, err := vault.Open(vault.Config{KeyPath: path})
 	switch {
 	case err == nil:
