@@ -4,9 +4,9 @@
 #   build.sh page      internal/web/dist, which the program embeds
 #   build.sh guest     bin/anteroom-guest, the agent inside of the machines
 #   build.sh program   bin/anteroom
-#   build.sh demo      bin/anteroom-demo, which holds the test identity provider
+#   build.sh demo      bin/anteroom-demo, which `anteroom demo` runs; it holds the
+#                      test identity provider
 #   build.sh runsc     bin/runsc, gVisor's, as pinned in tools/runsc
-#   build.sh demo      bin/anteroom-demo, which `anteroom demo` runs
 #
 # What something was made from is known by content, not by times: a fresh clone
 # of the same commit gives the same bytes, and touching a file rebuilds nothing.

@@ -6,6 +6,7 @@ import (
 	"go/token"
 	"io/fs"
 	"maps"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -183,6 +184,23 @@ func TestNothingShippedImportsTests(t *testing.T) {
 			if name == "testing" || ok && (strings.HasPrefix(other, "test/") || strings.HasSuffix(other, "test") || strings.HasSuffix(other, "/fake")) {
 				t.Errorf("%s imports %s", pkg, name)
 			}
+		}
+	}
+}
+
+// TestEveryPackageIsDescribed holds ARCHITECTURE.md to what there is.
+func TestEveryPackageIsDescribed(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "ARCHITECTURE.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pkg := range imports(t) {
+		name, ours := strings.CutPrefix(pkg, "internal/")
+		if !ours && !strings.HasPrefix(pkg, "cmd/") {
+			continue
+		}
+		if !strings.Contains(string(text), "`"+pkg+"`") && !strings.Contains(string(text), "`"+name+"`") {
+			t.Errorf("%s is not in ARCHITECTURE.md's table of packages", pkg)
 		}
 	}
 }

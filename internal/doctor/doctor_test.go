@@ -153,6 +153,7 @@ func TestFaults(t *testing.T) {
 			}
 		}, Missing, "chmod 0400"},
 		{"snapshot", "not used", func(_ *testing.T, c *server.Config) { c.Cold = true }, Warning, "cold"},
+		{"homes", "beside the database", func(*testing.T, *server.Config) {}, Warning, "has no limit of its own"},
 		{"listen", "taken", func(_ *testing.T, c *server.Config) { c.Listen = taken.Addr().String() }, Missing, "in use by another program"},
 		{"listen", "not ours", func(_ *testing.T, c *server.Config) { c.Listen = "192.0.2.1:80" }, Missing, "192.0.2.1"},
 		{"certificate", "missing", func(_ *testing.T, c *server.Config) { c.TLSCert, c.TLSKey = "/nonexistent/c", "/nonexistent/k" }, Missing, "/nonexistent/c"},
@@ -190,6 +191,22 @@ func TestFaults(t *testing.T) {
 				t.Errorf("%+v, want %s with %q", r, tt.status, tt.found)
 			}
 		})
+	}
+}
+
+func TestShareRoom(t *testing.T) {
+	dir := t.TempDir()
+	for name, tt := range map[string]struct {
+		a, b string
+		want bool
+	}{
+		"the same":         {dir, dir, true},
+		"not there yet":    {filepath.Join(dir, "state/homes"), dir, true},
+		"two file systems": {"/proc", dir, false},
+	} {
+		if got, err := shareRoom(tt.a, tt.b); err != nil || got != tt.want {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
 	}
 }
 

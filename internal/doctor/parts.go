@@ -150,6 +150,9 @@ func (e *exam) database(ctx context.Context) Result {
 
 func (e *exam) rootKey(ctx context.Context) Result {
 	path := server.KeyFileOf(e.cfg)
+	if err := vault.Harden(); err != nil { // before the key is in memory
+		return missing(err.Error(), "run this on a Linux that lets a program forbid core dumps of itself")
+	}
 	_, err := vault.Open(vault.Config{KeyPath: path})
 	switch {
 	case err == nil:
@@ -198,6 +201,35 @@ func (e *exam) disk(context.Context) Result {
 		return missing(found, "make room: building the image needs "+size(buildRoom))
 	}
 	return ok(found)
+}
+
+// homes looks whether what people keep on their machines can fill the disk that
+// the server itself needs.
+func (e *exam) homes(context.Context) Result {
+	dir := filepath.Join(e.cfg.StateDir, "homes")
+	together, err := shareRoom(dir, filepath.Dir(server.DatabaseFile(e.cfg)))
+	switch {
+	case err != nil:
+		return missing(err.Error(), "name a directory that can be used with --state")
+	case together:
+		return warning(dir+" has no limit of its own: a full home fills the disk for everybody",
+			"mount a file system of its own at "+dir+", or give it a project quota")
+	}
+	return ok(dir + " has a limit of its own")
+}
+
+// shareRoom says whether two directories, which need not be there, fill up
+// together: they are on one file system, and no project quota is on either.
+func shareRoom(a, b string) (bool, error) {
+	var stats [2]unix.Stat_t
+	var rooms [2]unix.Statfs_t
+	for i, dir := range []string{a, b} {
+		dir = existing(dir)
+		if err := errors.Join(unix.Stat(dir, &stats[i]), unix.Statfs(dir, &rooms[i])); err != nil {
+			return false, fmt.Errorf("%s: %w", dir, err)
+		}
+	}
+	return stats[0].Dev == stats[1].Dev && rooms[0].Blocks == rooms[1].Blocks, nil
 }
 
 // room is what is free on the file system of a directory that need not be there.

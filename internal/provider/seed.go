@@ -23,15 +23,14 @@ const MaxSeeded = 16 << 20
 // there with another value than the seed's. An error says that have is no JSON
 // object.
 func (s Seed) Merge(have []byte) (merged []byte, differ []string, err error) {
-	seed, err := object([]byte(s.Content))
+	seed := object([]byte(s.Content))
 	switch {
 	case len(bytes.TrimSpace(have)) == 0:
 		return []byte(s.Content), nil, nil
-	case err != nil:
+	case seed == nil:
 		return have, nil, nil
-	}
-	if _, err := object(have); err != nil {
-		return nil, nil, err
+	case object(have) == nil:
+		return nil, nil, errObject
 	}
 	text := bytes.TrimSpace(have)
 	before, after, _ := bytes.Cut(have, text)
@@ -41,13 +40,13 @@ func (s Seed) Merge(have []byte) (merged []byte, differ []string, err error) {
 	return slices.Concat(before, text, after), differ, nil
 }
 
-// object reads the members of a JSON object.
-func object(text []byte) (map[string]json.RawMessage, error) {
+// object reads the members of a JSON object; nil if text is none.
+func object(text []byte) map[string]json.RawMessage {
 	var out map[string]json.RawMessage
-	if err := json.Unmarshal(text, &out); err != nil || out == nil {
-		return nil, errObject
+	if err := json.Unmarshal(text, &out); err != nil {
+		return nil
 	}
-	return out, nil
+	return out
 }
 
 // mergeObject adds to the text of an object what of seed it lacks, in front of
@@ -69,8 +68,8 @@ func mergeObject(text []byte, seed map[string]json.RawMessage, at string, differ
 			added.WriteString(space + string(name) + ":" + string(seed[key]) + ",")
 			continue
 		}
-		below, err := object(seed[key])
-		if _, notBoth := object(old.text); err != nil || notBoth != nil {
+		below := object(seed[key])
+		if below == nil || object(old.text) == nil {
 			if !same(seed[key], old.text) {
 				*differ = append(*differ, pointer)
 			}

@@ -189,9 +189,13 @@ func OpenStore(ctx context.Context, cfg Config) (*sqlite.DB, error) {
 	return db, err
 }
 
-// OpenVault opens the vault. A key is made only while nothing is sealed: a lost
-// key file must not be replaced in silence.
+// OpenVault opens the vault, and keeps this process's memory to itself before the
+// key is in it. A key is made only while nothing is sealed: a lost key file must
+// not be replaced in silence.
 func OpenVault(ctx context.Context, cfg Config, db *sqlite.DB) (*vault.Vault, error) {
+	if err := vault.Harden(); err != nil {
+		return nil, err
+	}
 	stats, err := db.Stats(ctx)
 	if err != nil {
 		return nil, err

@@ -5,7 +5,6 @@ package gvisor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -54,20 +53,4 @@ func removeCgroup(ctx context.Context, dir string) error {
 		case <-time.After(cgroupRetry):
 		}
 	}
-}
-
-// probeCgroups says whether this host lets us limit a machine's memory.
-func probeCgroups() (ok bool, reason string) {
-	for _, dir := range []string{cgroupRoot + "/memory", cgroupRoot} {
-		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err != nil {
-			continue
-		}
-		probe := filepath.Join(dir, fmt.Sprintf("anteroom-probe-%d", os.Getpid()))
-		if err := os.Mkdir(probe, 0o755); err != nil {
-			return false, fmt.Sprintf("cgroups are not writable here: %v", err)
-		}
-		_ = os.Remove(probe)
-		return true, ""
-	}
-	return false, "no cgroup file system is mounted"
 }

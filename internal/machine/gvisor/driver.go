@@ -111,7 +111,7 @@ func New(cfg Config) (*Driver, error) {
 			return nil, fmt.Errorf("gvisor: %w", err)
 		}
 	}
-	d.cgroups, d.cgroupNote = probeCgroups()
+	d.cgroups, d.cgroupNote = Cgroups()
 	return d, nil
 }
 
