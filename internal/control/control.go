@@ -47,6 +47,8 @@ type database interface {
 	ActiveCredentials(ctx context.Context, userID string) ([]store.Credential, error)
 	MarkDelivered(ctx context.Context, id, machineID string) error
 	DeleteCredential(ctx context.Context, userID, id string) error
+	LeftOn(ctx context.Context, userID, machineID string) ([]string, error)
+	MarkTakenAway(ctx context.Context, userID, provider, machineID string) error
 
 	InsertVM(ctx context.Context, v store.VM) error
 	UpdateVM(ctx context.Context, id string, from []store.VMState, change store.VMChange) error
@@ -136,7 +138,7 @@ type Service struct {
 	workers  sync.WaitGroup
 	sessions map[session.ID]*worker
 	machines map[string]*machine.Machine
-	people   map[string]chan struct{} // one start or delivery at a time for each user's cli machine
+	people   map[string]*person // by user
 }
 
 // errNotRunning says that a machine was asked for before Run or after it.
@@ -169,7 +171,7 @@ func New(cfg Config) (*Service, error) {
 		over:     make(chan struct{}),
 		sessions: map[session.ID]*worker{},
 		machines: map[string]*machine.Machine{},
-		people:   map[string]chan struct{}{},
+		people:   map[string]*person{},
 	}, nil
 }
 

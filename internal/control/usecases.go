@@ -124,23 +124,29 @@ func (s *Service) Credential(ctx context.Context, userID, id string) (store.Cred
 	return c, nil
 }
 
-// DeleteCredential forgets all versions of a credential, on the user's machine
-// too where that runs.
+// DeleteCredential forgets all versions of a credential. Their files are taken
+// away from the user's machine, as soon as that can be reached and whatever
+// happens until then.
 func (s *Service) DeleteCredential(ctx context.Context, userID, id string) error {
-	c, err := s.Credential(ctx, userID, id)
+	if _, err := s.Credential(ctx, userID, id); err != nil {
+		return err
+	}
+	p, err := s.lockPerson(ctx, userID)
 	if err != nil {
 		return err
 	}
-	unlock, err := s.lockPerson(ctx, userID)
-	if err != nil {
-		return err
-	}
-	defer unlock()
+	defer p.unlock()
 	if err := s.db.DeleteCredential(ctx, userID, id); err != nil {
 		return err
 	}
 	s.changes.tell()
-	return s.removeFromMachine(ctx, userID, c.Provider)
+	// What does not come of this now is left to the machine's next round.
+	if vm, err := s.db.CLIMachine(ctx, userID); err == nil {
+		if m := s.machine(vm.ID); m != nil {
+			s.reconcile(ctx, p, m)
+		}
+	}
+	return nil
 }
 
 // Deliver hands the credential to the user's machine again.
@@ -186,20 +192,21 @@ func (s *Service) Machine(ctx context.Context, userID, id string) (store.VM, err
 }
 
 // EnsureMachine returns the user's cli machine, running and with all active
-// credentials delivered; it makes it at first need.
+// credentials delivered that it takes; it makes it at first need.
 func (s *Service) EnsureMachine(ctx context.Context, userID string) (store.VM, error) {
 	if err := s.awaitReady(ctx); err != nil {
 		return store.VM{}, err
 	}
-	unlock, err := s.lockPerson(ctx, userID)
+	p, err := s.lockPerson(ctx, userID)
 	if err != nil {
 		return store.VM{}, err
 	}
-	defer unlock()
-	m, _, err := s.cliMachine(ctx, userID)
+	defer p.unlock()
+	m, err := s.cliMachine(ctx, p)
 	if err != nil {
 		return store.VM{}, err
 	}
+	s.reconcile(ctx, p, m)
 	return s.db.VM(ctx, m.ID())
 }
 
@@ -216,13 +223,16 @@ func (s *Service) DestroyMachine(ctx context.Context, userID, id string) error {
 	if err := s.awaitReady(ctx); err != nil {
 		return err
 	}
-	unlock, err := s.lockPerson(ctx, userID)
+	p, err := s.lockPerson(ctx, userID)
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	if m := s.machine(id); m != nil {
-		s.collect(ctx, userID, m)
+	defer p.unlock()
+	if vm, err = s.db.VM(ctx, id); err != nil {
+		return err
+	}
+	if m, err := s.attachedCLI(ctx, vm); err == nil {
+		s.collect(ctx, p, m, lastChance)
 	}
 	return s.destroy(ctx, vm, "")
 }
