@@ -86,34 +86,58 @@ func (w *watchdog) stop() {
 }
 
 // join copies both ways until both directions have ended: the end of one is
-// handed on as a half-close, an error or silence for IdleTimeout ends both.
-// guestReader is what guest sends, with what was read ahead of it. It returns
-// when both copies have ended and has filled in r's counts.
-func (p *Proxy) join(guest net.Conn, guestReader io.Reader, out net.Conn, r *request) {
+// handed on as a half-close; an error, silence for IdleTimeout or more than
+// MaxBytes (tooMuch) ends both. guestReader is what guest sends, with what was
+// read ahead of it. It returns when both copies have ended and has filled in
+// r's counts.
+func (p *Proxy) join(guest net.Conn, guestReader io.Reader, out net.Conn, r *request) (tooMuch bool) {
 	stop := func() { cut(guest); cut(out) }
 	dog := newWatchdog(p.cfg.IdleTimeout, stop)
 	defer dog.stop()
+	left := &allowance{end: stop}
+	left.bytes.Store(p.cfg.MaxBytes)
 	var both sync.WaitGroup
 	oneWay := func(dst net.Conn, src io.Reader, n *int64, total prometheus.Counter) {
-		if err := p.pump(dst, src, n, total, dog); err != nil {
+		if err := p.pump(dst, src, n, total, dog, left); err != nil {
 			stop()
 			return
 		}
 		closeWrite(dst)
 	}
-	both.Go(func() { oneWay(out, guestReader, &r.up, p.metrics.up) })
-	both.Go(func() { oneWay(guest, out, &r.down, p.metrics.down) })
+	both.Go(func() { oneWay(out, guestReader, &r.sent, p.metrics.up) })
+	both.Go(func() { oneWay(guest, out, &r.received, p.metrics.down) })
 	both.Wait()
+	return left.used()
 }
 
+// allowance is what a connection may still carry; end is called once that is
+// used up.
+type allowance struct {
+	bytes atomic.Int64
+	end   func()
+}
+
+func (a *allowance) take(n int) error {
+	if a.bytes.Add(int64(-n)) < 0 {
+		a.end()
+		return &Error{Code: TooMuch}
+	}
+	return nil
+}
+
+func (a *allowance) used() bool { return a.bytes.Load() < 0 }
+
 // pump copies until the end of src, which is no error.
-func (p *Proxy) pump(dst io.Writer, src io.Reader, n *int64, total prometheus.Counter, dog *watchdog) error {
+func (p *Proxy) pump(dst io.Writer, src io.Reader, n *int64, total prometheus.Counter, dog *watchdog, left *allowance) error {
 	buf := p.buffers.Get().(*[]byte) //nolint:errcheck // the pool holds nothing else
 	defer p.buffers.Put(buf)
 	for {
 		got, err := src.Read(*buf)
 		if got > 0 {
 			dog.touch()
+			if err := left.take(got); err != nil {
+				return err
+			}
 			if _, err := dst.Write((*buf)[:got]); err != nil {
 				return err
 			}

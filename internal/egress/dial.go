@@ -3,6 +3,7 @@ package egress
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +12,10 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+
+	"golang.org/x/net/proxy"
 )
 
 const (
@@ -19,35 +23,24 @@ const (
 	maxAddresses = 32
 	// maxInformational is how many 1xx answers an upstream may send first.
 	maxInformational = 4
+	// upstreamTime is how long it may take to reach an upstream itself.
+	upstreamTime = 10 * time.Second
 	// perAddress is how long one of several addresses is tried.
 	perAddress = 5 * time.Second
 )
 
-// reach connects to a target in the way that is chosen for id, within
-// ConnectTimeout. Every error has a Code.
-func (p *Proxy) reach(ctx context.Context, id Identity, t target) (net.Conn, error) {
+// reach connects to a target by a way out, within ConnectTimeout. Every error
+// has a Code.
+func (p *Proxy) reach(ctx context.Context, up Upstream, t target) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
 	defer cancel()
-	up, err := p.choose(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	if up.direct {
+	switch {
+	case up.direct:
 		return p.dialDirect(ctx, t)
+	case up.host == "":
+		return nil, refusal(NoUpstream, "there is none")
 	}
 	return p.dialThrough(ctx, up, t)
-}
-
-// choose asks for the way out. There is no other if it fails.
-func (p *Proxy) choose(ctx context.Context, id Identity) (Upstream, error) {
-	up, err := p.upstream.UpstreamFor(ctx, id)
-	if err != nil {
-		return Upstream{}, &Error{Code: NoUpstream, Err: err}
-	}
-	if !up.direct && up.addr == "" {
-		return Upstream{}, refusal(NoUpstream, "the selector gave none")
-	}
-	return up, nil
 }
 
 // dialDirect resolves, judges every address, and dials exactly those that it
@@ -110,21 +103,40 @@ func (p *Proxy) dialAddr(ctx context.Context, to netip.AddrPort, isLast bool) (n
 	return conn, nil
 }
 
-// dialThrough asks a forward proxy for the target, whose name it resolves.
+// dialThrough asks a proxy for the target, whose name it resolves.
 func (p *Proxy) dialThrough(ctx context.Context, up Upstream, t target) (net.Conn, error) {
-	conn, err := p.dialUpstream(ctx, up)
+	began := time.Now()
+	done, err := p.askUpstream(up)
 	if err != nil {
 		return nil, err
 	}
+	conn, err := p.dialUpstream(ctx, up)
+	if err != nil {
+		done(began, err, false)
+		return nil, err
+	}
 	stop := onEnd(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	br, err := connect(conn, up, t)
+	out, err := inquire(ctx, conn, up, t)
 	stop()
 	if ctx.Err() != nil { // the deadline may be on the connection by now
 		err = ctx.Err()
 	}
+	done(began, err, true)
 	if err != nil {
 		_ = conn.Close()
 		return nil, &Error{Code: codeOf(err, UpstreamUnreachable), Err: err}
+	}
+	return out, nil
+}
+
+// inquire asks an upstream for one target in its protocol.
+func inquire(ctx context.Context, conn net.Conn, up Upstream, t target) (net.Conn, error) {
+	if up.scheme == schemeSOCKS {
+		return conn, socks(ctx, conn, up, t)
+	}
+	br, err := connect(conn, up, t)
+	if err != nil {
+		return nil, err
 	}
 	if br.Buffered() == 0 {
 		return conn, nil
@@ -132,12 +144,103 @@ func (p *Proxy) dialThrough(ctx context.Context, up Upstream, t target) (net.Con
 	return &aheadConn{Conn: conn, r: br}, nil
 }
 
+// askUpstream says whether an upstream may be tried now. The caller tells done
+// when it began, how that ended, and whether the upstream itself was reached.
+func (p *Proxy) askUpstream(up Upstream) (done func(began time.Time, err error, reached bool), err error) {
+	h := p.healthOf(up)
+	if err := h.ask(time.Now()); err != nil {
+		p.metrics.upstream(up, UpstreamResting, 0)
+		return nil, err
+	}
+	return func(began time.Time, err error, reached bool) {
+		v, code := judge(err, reached), Allowed
+		if err != nil {
+			code = codeOf(err, UpstreamUnreachable)
+		}
+		p.metrics.upstream(up, code, time.Since(began))
+		if h.tell(time.Now(), v) {
+			p.healthChanged(up, v == works, code)
+		}
+	}, nil
+}
+
+func (p *Proxy) healthChanged(up Upstream, works bool, code Code) {
+	if works {
+		p.log.Info("upstream works again", "upstream", up.Addr())
+	} else {
+		p.log.Warn("upstream fails; it is tried again after waits that grow", "upstream", up.Addr(), "why", code)
+	}
+	if p.cfg.Health != nil {
+		p.cfg.Health(up, works)
+	}
+}
+
+// dialUpstream connects to the proxy itself, with TLS where it wants that.
 func (p *Proxy) dialUpstream(ctx context.Context, up Upstream) (net.Conn, error) {
-	conn, err := p.net.dial(ctx, "tcp", up.addr)
+	ctx, cancel := context.WithTimeout(ctx, upstreamTime)
+	defer cancel()
+	conn, err := p.net.dial(ctx, "tcp", up.Addr())
 	if err != nil {
 		return nil, &Error{Code: codeOf(err, UpstreamUnreachable), Err: err}
 	}
-	return conn, nil
+	if up.scheme != schemeHTTPS {
+		return conn, nil
+	}
+	secure := tls.Client(conn, p.tlsConfig(up.host))
+	if err := secure.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, &Error{Code: codeOf(err, UpstreamUnreachable), Err: err}
+	}
+	return secure, nil
+}
+
+// tlsConfig is for what this host itself speaks TLS with.
+func (p *Proxy) tlsConfig(name string) *tls.Config {
+	return &tls.Config{ServerName: name, RootCAs: p.cfg.Roots, MinVersion: tls.VersionTLS12}
+}
+
+// socks asks a SOCKS5 proxy (RFC 1928, RFC 1929), which resolves the name.
+func socks(ctx context.Context, conn net.Conn, up Upstream, t target) error {
+	var auth *proxy.Auth
+	if up.auth {
+		auth = &proxy.Auth{User: up.user, Password: up.pass}
+	}
+	d, err := proxy.SOCKS5("tcp", up.Addr(), auth, here{conn})
+	if err != nil {
+		return err
+	}
+	_, err = d.(proxy.ContextDialer).DialContext(ctx, "tcp", t.hostport()) //nolint:errcheck // it is one
+	return socksError(err)
+}
+
+// here is a dialer whose one connection is there already.
+type here struct{ net.Conn }
+
+func (h here) Dial(string, string) (net.Conn, error) { return h.Conn, nil }
+func (h here) DialContext(context.Context, string, string) (net.Conn, error) {
+	return h.Conn, nil
+}
+
+// socksError gives what the library says in words its code.
+func socksError(err error) error {
+	var ne net.Error
+	var op *net.OpError
+	switch {
+	case err == nil, errors.As(err, &ne) && ne.Timeout(), errors.Is(err, context.Canceled):
+		return err
+	case !errors.As(err, &op), op.Err == nil:
+		return &Error{Code: UpstreamProtocol, Err: err}
+	}
+	words := op.Err.Error()
+	switch {
+	case strings.Contains(words, "username/password"), strings.Contains(words, "authentication"):
+		return refusal(UpstreamAuth, "the upstream did not take the credentials")
+	case strings.HasPrefix(words, "unknown error "):
+		return refusal(UpstreamRefused, "the upstream answered %s", strings.TrimPrefix(words, "unknown error "))
+	case errors.Is(op.Err, io.EOF), errors.Is(op.Err, io.ErrUnexpectedEOF):
+		return refusal(UpstreamProtocol, "the upstream ended the connection instead of answering")
+	}
+	return &Error{Code: UpstreamProtocol, Err: op.Err}
 }
 
 // connect speaks the CONNECT exchange. The reader holds what the destination

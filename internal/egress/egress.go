@@ -15,6 +15,7 @@ package egress
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -35,6 +36,8 @@ const (
 	DefaultHeaderTimeout  = 10 * time.Second
 	DefaultConnectTimeout = 30 * time.Second
 	DefaultIdleTimeout    = 15 * time.Minute
+	DefaultTotalTimeout   = 24 * time.Hour
+	DefaultMaxBytes       = 64 << 30
 )
 
 // Errors that callers tell apart.
@@ -50,9 +53,14 @@ var (
 
 // Config says how a Proxy works. Zero durations and counts mean the defaults.
 type Config struct {
-	// Upstreams is the way out, exactly one: Direct, which must be written
-	// down, or the URL of an HTTP forward proxy.
-	Upstreams []UpstreamURL
+	// Rules are for everybody; an Identity may have further ones.
+	Rules Rules
+	// Roots are the authorities of https upstreams and sites that this host
+	// itself asks; nil: the system's.
+	Roots *x509.CertPool
+	// Health is told when an upstream begins to fail, or works again. It must
+	// return at once. Optional.
+	Health func(up Upstream, works bool)
 	// MaxConns is how many connections one machine may have at a time; more
 	// are answered with 503.
 	MaxConns int
@@ -63,6 +71,10 @@ type Config struct {
 	ConnectTimeout time.Duration
 	// IdleTimeout is how long neither side of a connection may send a byte.
 	IdleTimeout time.Duration
+	// TotalTimeout is how long one connection may last.
+	TotalTimeout time.Duration
+	// MaxBytes is how much one connection may carry, both directions together.
+	MaxBytes int64
 	// Logger gets one line per connection or plain request; nil: none.
 	Logger *slog.Logger
 	// Registerer gets the metrics; nil: none.
@@ -74,18 +86,8 @@ type Identity struct {
 	UserID    string
 	MachineID string
 	SessionID string // empty for a CLI machine
+	Rules     Rules  // beside those for everybody
 }
-
-// selector chooses the way out of one identity. An error refuses the
-// connection; it is never a reason to take another way.
-type selector interface {
-	UpstreamFor(ctx context.Context, id Identity) (Upstream, error)
-}
-
-// only is the selector of a single way out for everybody.
-type only struct{ up Upstream }
-
-func (o only) UpstreamFor(context.Context, Identity) (Upstream, error) { return o.up, nil }
 
 // network is what the proxy needs of the world outside: the boundary at which
 // the tests of this package put a fake.
@@ -98,12 +100,11 @@ type network struct {
 // Proxy serves the lines of all machines. All methods may be called
 // concurrently.
 type Proxy struct {
-	cfg      Config
-	log      *slog.Logger
-	upstream selector
-	net      network
-	metrics  *metrics
-	buffers  sync.Pool // of *[]byte, copyBuffer long
+	cfg     Config
+	log     *slog.Logger
+	net     network
+	metrics *metrics
+	buffers sync.Pool // of *[]byte, copyBuffer long
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
@@ -112,26 +113,22 @@ type Proxy struct {
 	closed  bool
 	serving sync.WaitGroup // Serve calls; Add only under mu with closed false
 	conns   map[string]int // connections by machine
+	ways    map[string]*way
+	health  map[string]*health // by the upstream's Addr
 }
 
-// New checks cfg and returns a proxy, which the caller closes.
+// New checks cfg and returns a proxy, which the caller closes. Nothing leaves
+// through it before Open.
 func New(cfg Config) (*Proxy, error) {
-	if len(cfg.Upstreams) != 1 {
-		return nil, fmt.Errorf("%w: there must be exactly one upstream; write %q to go out without a proxy", ErrConfig, Direct)
-	}
-	up, err := ParseUpstream(cfg.Upstreams[0])
-	if err != nil {
-		return nil, err
-	}
 	var dialer net.Dialer
-	return newProxy(cfg, only{up}, network{
+	return newProxy(cfg, network{
 		dial:    dialer.DialContext,
 		resolve: net.DefaultResolver.LookupNetIP,
 		own:     interfaceAddrs,
 	})
 }
 
-func newProxy(cfg Config, s selector, n network) (*Proxy, error) {
+func newProxy(cfg Config, n network) (*Proxy, error) {
 	if cfg.MaxConns == 0 {
 		cfg.MaxConns = DefaultMaxConns
 	}
@@ -144,8 +141,17 @@ func newProxy(cfg Config, s selector, n network) (*Proxy, error) {
 	if cfg.IdleTimeout == 0 {
 		cfg.IdleTimeout = DefaultIdleTimeout
 	}
-	if cfg.MaxConns < 0 || cfg.HeaderTimeout < 0 || cfg.ConnectTimeout < 0 || cfg.IdleTimeout < 0 {
+	if cfg.TotalTimeout == 0 {
+		cfg.TotalTimeout = DefaultTotalTimeout
+	}
+	if cfg.MaxBytes == 0 {
+		cfg.MaxBytes = DefaultMaxBytes
+	}
+	if cfg.MaxConns < 0 || cfg.HeaderTimeout < 0 || cfg.ConnectTimeout < 0 || cfg.IdleTimeout < 0 || cfg.TotalTimeout < 0 || cfg.MaxBytes < 0 {
 		return nil, fmt.Errorf("%w: a limit is negative", ErrConfig)
+	}
+	if err := cfg.Rules.Check(); err != nil {
+		return nil, err
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -155,8 +161,8 @@ func newProxy(cfg Config, s selector, n network) (*Proxy, error) {
 		return nil, err
 	}
 	p := &Proxy{
-		cfg: cfg, log: cfg.Logger, upstream: s, net: n, metrics: m,
-		conns: make(map[string]int),
+		cfg: cfg, log: cfg.Logger, net: n, metrics: m,
+		conns: map[string]int{}, ways: map[string]*way{}, health: map[string]*health{},
 	}
 	p.buffers.New = func() any { b := make([]byte, copyBuffer); return &b }
 	p.ctx, p.cancel = context.WithCancel(context.Background())

@@ -15,7 +15,7 @@ const Header = "Anteroom-Egress"
 // Code is the stable name of a decision.
 type Code string
 
-// The decisions. All but Allowed refuse.
+// The decisions. All but Allowed refuse, or end what was allowed.
 const (
 	Allowed             Code = "allowed"
 	BadRequest          Code = "bad_request"           // not a request that a proxy may pass on
@@ -23,9 +23,13 @@ const (
 	BadTarget           Code = "bad_target"            // the destination does not parse
 	PortRefused         Code = "port_refused"          // not 80 or 443
 	NameRefused         Code = "name_refused"          // a name that is not public
+	NameDenied          Code = "name_denied"           // a rule forbids it
 	AddressRefused      Code = "address_refused"       // an address that is not public
 	TooMany             Code = "too_many_connections"  // more than MaxConns
 	NoUpstream          Code = "no_upstream"           // there is no way out for this user
+	TooMuch             Code = "too_many_bytes"        // more than MaxBytes; the connection was ended
+	TooLong             Code = "too_long"              // more than TotalTimeout; the connection was ended
+	WayShut             Code = "way_shut"              // the user's way out was shut in between
 	ResolveFailed       Code = "resolve_failed"        // the name has no address
 	ConnectFailed       Code = "connect_failed"        // the destination was not reached
 	Timeout             Code = "timeout"               // it took too long
@@ -33,6 +37,7 @@ const (
 	UpstreamAuth        Code = "upstream_auth"         // the upstream wants other credentials
 	UpstreamRefused     Code = "upstream_refused"      // the upstream said no
 	UpstreamProtocol    Code = "upstream_bad_response" // the upstream answered something else
+	UpstreamResting     Code = "upstream_resting"      // it has failed and is left alone for a while
 )
 
 // Error is a refusal or failure with its code. Its text is for the host's
@@ -80,6 +85,8 @@ func (c Code) answer() (status int, sentence string) {
 		return http.StatusBadRequest, "The destination is not a host name and port."
 	case PortRefused:
 		return http.StatusForbidden, "Only ports 80 and 443 can be reached from here."
+	case NameDenied:
+		return http.StatusForbidden, "A rule of this server forbids that destination."
 	case NameRefused, AddressRefused:
 		return http.StatusForbidden, "Only public addresses can be reached from here."
 	case TooMany:

@@ -24,11 +24,16 @@ func TestThroughTheTestProvider(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer up.Close()
-	p, err := egress.New(egress.Config{Upstreams: []egress.UpstreamURL{egress.UpstreamURL(up.ProxyURL("us@er"))}})
+	way, err := egress.ParseUpstream(egress.UpstreamURL(up.ProxyURL("us@er")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := egress.New(egress.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
+	p.Open("u", way[0])
 	a, b := net.Pipe()
 	host, err := line.Host(a)
 	if err != nil {

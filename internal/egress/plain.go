@@ -29,6 +29,12 @@ func (c *guestConn) plain(ctx context.Context, r *request, req *http.Request) (m
 		c.refuse(codeOf(err, BadRequest))
 		return false, err
 	}
+	ctx, stop, err := c.leave(ctx, r)
+	if err != nil {
+		c.refuse(codeOf(err, NoUpstream))
+		return false, err
+	}
+	defer stop()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	dog := newWatchdog(c.proxy.cfg.IdleTimeout, func() {
@@ -37,13 +43,15 @@ func (c *guestConn) plain(ctx context.Context, r *request, req *http.Request) (m
 		_ = c.conn.SetWriteDeadline(time.Now().Add(answerTimeout))
 	})
 	defer dog.stop()
-	body := &guestBody{ReadCloser: out.Body, total: c.proxy.metrics.up, dog: dog}
+	left := &allowance{end: func() { cancel(&Error{Code: TooMuch}) }}
+	left.bytes.Store(c.proxy.cfg.MaxBytes)
+	body := &guestBody{ReadCloser: out.Body, total: c.proxy.metrics.up, dog: dog, left: left}
 	out.Body = body
 	if out.ContentLength == 0 {
 		out.Body = nil
 		body.ended.Store(true)
 	}
-	resp, err := c.roundTrip(ctx, out)
+	resp, err := c.roundTrip(ctx, r.up, out)
 	if err != nil {
 		c.refuse(codeOf(err, ConnectFailed))
 		return false, err
@@ -52,9 +60,9 @@ func (c *guestConn) plain(ctx context.Context, r *request, req *http.Request) (m
 	// A connection is used again only if the body was read to its end: from
 	// anywhere else, what follows would be taken for a request.
 	more = body.ended.Load() && !req.Close
-	more = c.respond(resp, r, dog, !more) && more
-	r.up = body.n.Load()
-	return more, nil
+	more = c.respond(resp, r, dog, left, !more) && more
+	r.sent = body.n.Load()
+	return more, ended(ctx, nil)
 }
 
 // outgoing makes the request that leaves from the one that came.
@@ -107,38 +115,34 @@ func (c *guestConn) expect(req *http.Request) error {
 	return nil
 }
 
-// roundTrip sends a request in the way that is chosen for the guest. Every
-// error has a Code.
-func (c *guestConn) roundTrip(ctx context.Context, out *http.Request) (*http.Response, error) {
+// roundTrip sends a request by a way out. Every error has a Code.
+func (c *guestConn) roundTrip(ctx context.Context, up Upstream, out *http.Request) (*http.Response, error) {
 	p := c.proxy
-	up, err := p.choose(ctx, c.id)
-	if err != nil {
-		return nil, err
-	}
 	tr := &http.Transport{
 		DisableKeepAlives:      true,
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: maxResponseHeader,
-		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
-			defer cancel()
-			if !up.direct {
-				return p.dialUpstream(ctx, up)
-			}
+	}
+	fallback := UpstreamUnreachable
+	switch {
+	case up.scheme == schemeHTTP || up.scheme == schemeHTTPS:
+		// Such a proxy is asked for the request itself. The transport believes
+		// it to be plain: whether there is TLS is dialUpstream's affair.
+		tr.Proxy = http.ProxyURL(&url.URL{Scheme: schemeHTTP, Host: up.Addr()})
+		if auth := up.authorization(); auth != "" {
+			out.Header.Set("Proxy-Authorization", auth)
+		}
+		tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return p.dialForPlain(ctx, up) }
+	default:
+		if up.direct {
+			fallback = ConnectFailed
+		}
+		tr.DialContext = func(ctx context.Context, _, addr string) (net.Conn, error) {
 			t, err := parseTarget(addr, 0)
 			if err != nil {
 				return nil, err
 			}
-			return p.dialDirect(ctx, t)
-		},
-	}
-	fallback := ConnectFailed
-	if !up.direct {
-		fallback = UpstreamUnreachable
-		via := &url.URL{Scheme: "http", Host: up.addr}
-		tr.Proxy = http.ProxyURL(via)
-		if auth := up.authorization(); auth != "" {
-			out.Header.Set("Proxy-Authorization", auth)
+			return p.reach(ctx, up, t)
 		}
 	}
 	resp, err := tr.RoundTrip(out.WithContext(ctx))
@@ -150,6 +154,18 @@ func (c *guestConn) roundTrip(ctx context.Context, out *http.Request) (*http.Res
 		return nil, refusal(UpstreamAuth, "the upstream did not take the credentials")
 	}
 	return resp, nil
+}
+
+// dialForPlain connects to a proxy that will be asked for a request itself.
+func (p *Proxy) dialForPlain(ctx context.Context, up Upstream) (net.Conn, error) {
+	began := time.Now()
+	done, err := p.askUpstream(up)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := p.dialUpstream(ctx, up)
+	done(began, err, err == nil)
+	return conn, err
 }
 
 // plainError gives an error its code. Errors about what a site answered quote
@@ -169,16 +185,16 @@ func plainError(ctx context.Context, err error, fallback Code) error {
 
 // respond writes an answer to the guest. It returns false if the connection
 // cannot be used any more.
-func (c *guestConn) respond(resp *http.Response, r *request, dog *watchdog, last bool) bool {
+func (c *guestConn) respond(resp *http.Response, r *request, dog *watchdog, left *allowance, last bool) bool {
 	dropHopByHop(resp.Header)
 	resp.Proto, resp.ProtoMajor, resp.ProtoMinor = "HTTP/1.1", 1, 1
 	resp.Close, resp.Trailer, resp.TransferEncoding = last, nil, nil
 	if resp.ContentLength < 0 {
 		resp.TransferEncoding = []string{"chunked"}
 	}
-	w := &countingWriter{w: c.conn, total: c.proxy.metrics.down, dog: dog}
+	w := &countingWriter{w: c.conn, total: c.proxy.metrics.down, dog: dog, left: left}
 	err := resp.Write(w)
-	r.down = w.n
+	r.received = w.n
 	return err == nil
 }
 
@@ -187,6 +203,7 @@ type guestBody struct {
 	io.ReadCloser
 	total prometheus.Counter
 	dog   *watchdog
+	left  *allowance
 	n     atomic.Int64
 	ended atomic.Bool // read to its end
 }
@@ -194,6 +211,9 @@ type guestBody struct {
 func (b *guestBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	b.dog.touch()
+	if err := b.left.take(n); err != nil {
+		return 0, err
+	}
 	b.n.Add(int64(n))
 	b.total.Add(float64(n))
 	if errors.Is(err, io.EOF) {
@@ -206,10 +226,14 @@ type countingWriter struct {
 	w     io.Writer
 	total prometheus.Counter
 	dog   *watchdog
+	left  *allowance
 	n     int64
 }
 
 func (w *countingWriter) Write(p []byte) (int, error) {
+	if err := w.left.take(len(p)); err != nil {
+		return 0, err
+	}
 	n, err := w.w.Write(p)
 	w.dog.touch()
 	w.n += int64(n)

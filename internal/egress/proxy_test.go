@@ -20,20 +20,20 @@ import (
 
 func TestNewRefuses(t *testing.T) {
 	for name, cfg := range map[string]Config{
-		"no upstream":        {},
-		"an empty one":       {Upstreams: []UpstreamURL{""}},
-		"two":                {Upstreams: []UpstreamURL{Direct, Direct}},
-		"one that is wrong":  {Upstreams: []UpstreamURL{"http://u:hush@h"}},
-		"a negative limit":   {Upstreams: []UpstreamURL{Direct}, MaxConns: -1},
-		"a negative timeout": {Upstreams: []UpstreamURL{Direct}, IdleTimeout: -1},
+		"a negative limit":   {MaxConns: -1},
+		"a negative timeout": {IdleTimeout: -1},
+		"negative bytes":     {MaxBytes: -1},
+		"an address":         {Rules: Rules{Deny: Names{"https://example.com"}}},
+		"upper case":         {Rules: Rules{Allow: Names{"Example.com"}}},
+		"nothing":            {Rules: Rules{Allow: Names{""}}},
 	} {
-		if _, err := New(cfg); !errors.Is(err, ErrConfig) || strings.Contains(err.Error(), "hush") {
+		if _, err := New(cfg); !errors.Is(err, ErrConfig) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	reg := prometheus.NewRegistry()
 	for i, want := range []error{nil, ErrConfig} {
-		p, err := New(Config{Upstreams: []UpstreamURL{Direct}, Registerer: reg})
+		p, err := New(Config{Registerer: reg})
 		if !errors.Is(err, want) {
 			t.Errorf("registration %d: %v", i, err)
 		}
@@ -216,27 +216,30 @@ func TestUnknownOwnAddressesRefuse(t *testing.T) {
 	s.at("example.com", "93.184.216.34", 443, echo)
 	n := s.network()
 	n.own = func() ([]netip.Addr, error) { return nil, errors.New("no") }
-	p, err := newProxy(Config{}, only{Upstream{direct: true}}, n)
+	p, err := newProxy(Config{}, n)
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.Open(testIdentity.UserID, Upstream{direct: true})
 	newRig(t, p, &logs{}).refused("CONNECT example.com:443 HTTP/1.1\r\n\r\n", 403, AddressRefused)
 }
 
-// nowhere is a selector that has no way out.
-type nowhere struct{ err error }
-
-func (n nowhere) UpstreamFor(context.Context, Identity) (Upstream, error) { return Upstream{}, n.err }
-
 func TestNoUpstreamFailsClosed(t *testing.T) {
-	for name, sel := range map[string]nowhere{"an error": {errors.New("none for this user")}, "nothing": {nil}} {
+	for name, before := range map[string]func(p *Proxy){
+		"never opened":         func(*Proxy) {},
+		"opened for another":   func(p *Proxy) { p.Open("u2", Upstream{direct: true}) },
+		"shut again":           func(p *Proxy) { p.Open("u1", Upstream{direct: true}); p.Shut("u1"); p.Shut("u1") },
+		"opened with no way":   func(p *Proxy) { p.Open("u1", Upstream{}) },
+		"the same but in name": func(p *Proxy) { p.Open("U1", Upstream{direct: true}); p.Open("", Upstream{direct: true}) },
+	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSites(t)
 			s.at("example.com", "93.184.216.34", 443, func(net.Conn) { t.Error("it was reached") })
-			p, err := newProxy(Config{}, sel, s.network())
+			p, err := newProxy(Config{}, s.network())
 			if err != nil {
 				t.Fatal(err)
 			}
+			before(p)
 			r := newRig(t, p, &logs{})
 			r.refused("CONNECT example.com:443 HTTP/1.1\r\n\r\n", 502, NoUpstream)
 			r.refused("GET http://example.com/ HTTP/1.1\r\nHost: x\r\n\r\n", 502, NoUpstream)
@@ -273,7 +276,9 @@ func TestTooManyConnections(t *testing.T) {
 	// Another machine is not concerned.
 	host, guest := linePair(t)
 	other := &rig{Proxy: r.Proxy, t: t, guest: guest, done: make(chan error, 1)}
-	go func() { other.done <- r.Serve(t.Context(), Identity{MachineID: "m2"}, host) }()
+	go func() {
+		other.done <- r.Serve(t.Context(), Identity{UserID: testIdentity.UserID, MachineID: "m2"}, host)
+	}()
 	other.connect("example.com:443")
 	// One that ended makes room; that it has ended is seen by the end of ours.
 	for _, c := range []*client{a, b} {

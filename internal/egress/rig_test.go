@@ -143,10 +143,11 @@ func newDirect(t testing.TB, s *sites, cfg Config) *rig {
 	t.Helper()
 	l := &logs{}
 	cfg.Logger = slog.New(slog.NewTextHandler(l, nil))
-	p, err := newProxy(cfg, only{Upstream{direct: true}}, s.network())
+	p, err := newProxy(cfg, s.network())
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.Open(testIdentity.UserID, Upstream{direct: true})
 	return newRig(t, p, l)
 }
 
@@ -155,12 +156,22 @@ func newVia(t testing.TB, url string, cfg Config) *rig {
 	t.Helper()
 	l := &logs{}
 	cfg.Logger = slog.New(slog.NewTextHandler(l, nil))
-	cfg.Upstreams = []UpstreamURL{UpstreamURL(url)}
 	p, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.Open(testIdentity.UserID, mustUpstream(t, url))
 	return newRig(t, p, l)
+}
+
+// mustUpstream parses the URL of one upstream.
+func mustUpstream(t testing.TB, raw string) Upstream {
+	t.Helper()
+	all, err := ParseUpstreams([]UpstreamURL{UpstreamURL(raw)})
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%d upstreams, %v", len(all), err)
+	}
+	return all[0]
 }
 
 func newRig(t testing.TB, p *Proxy, l *logs) *rig {
@@ -313,10 +324,11 @@ func timeoutCase(t *testing.T, cfg Config, send string, script func(net.Conn), a
 		})
 		return near, nil
 	}
-	p, err := newProxy(cfg, only{Upstream{addr: "proxy.example:1"}}, network{dial: dial})
+	p, err := newProxy(cfg, network{dial: dial})
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.Open(testIdentity.UserID, Upstream{scheme: schemeHTTP, host: "proxy.example", port: 1})
 	l := &oneListener{conns: make(chan net.Conn), done: make(chan struct{})}
 	work.Go(func() {
 		if err := p.Serve(t.Context(), testIdentity, l); err != nil {

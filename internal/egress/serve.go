@@ -132,7 +132,9 @@ func (c *guestConn) finish() {
 type request struct {
 	begun    time.Time
 	target   target
-	up, down int64
+	up       Upstream // the way out
+	sent     int64    // bytes from the guest
+	received int64    // bytes to the guest
 }
 
 // next reads one request and answers it. more says whether another may follow.
@@ -170,20 +172,59 @@ func (c *guestConn) tunnel(ctx context.Context, r *request, authority string) er
 		return err
 	}
 	r.target = t
-	out, err := c.proxy.reach(ctx, c.id, t)
+	ctx, stop, err := c.leave(ctx, r)
 	if err != nil {
+		c.refuse(codeOf(err, NoUpstream))
+		return err
+	}
+	defer stop()
+	out, err := c.proxy.reach(ctx, r.up, t)
+	if err != nil {
+		err = ended(ctx, err)
 		c.refuse(codeOf(err, ConnectFailed))
 		return err
 	}
 	defer func() { _ = out.Close() }()
-	defer onEnd(ctx, func() { cut(out) })()
+	defer onEnd(ctx, func() { cut(out); cut(c.conn) })()
 	_ = c.conn.SetWriteDeadline(time.Now().Add(answerTimeout))
 	if _, err := io.WriteString(c.conn, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
 		return nil // the guest has gone
 	}
 	_ = c.conn.SetWriteDeadline(time.Time{})
-	c.proxy.join(c.conn, c.br, out, r)
-	return nil
+	tooMuch := c.proxy.join(c.conn, c.br, out, r)
+	if tooMuch {
+		return &Error{Code: TooMuch}
+	}
+	return ended(ctx, nil)
+}
+
+// leave holds a request to the rules and finds the way out for it, in r. The
+// context ends when that way is shut or the connection has lasted too long;
+// the caller calls stop.
+func (c *guestConn) leave(ctx context.Context, r *request) (_ context.Context, stop func(), err error) {
+	for _, rules := range []Rules{c.proxy.cfg.Rules, c.id.Rules} {
+		if err := rules.permits(r.target); err != nil {
+			return nil, nil, err
+		}
+	}
+	w, err := c.proxy.wayOf(c.id.UserID)
+	if err != nil {
+		return nil, nil, err
+	}
+	r.up = w.up
+	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, late := context.WithTimeoutCause(ctx, c.proxy.cfg.TotalTimeout, &Error{Code: TooLong})
+	unhook := onEnd(w.ctx, func() { cancel(&Error{Code: WayShut}) })
+	return ctx, func() { unhook(); late(); cancel(nil) }, nil
+}
+
+// ended returns why this proxy ended a connection, where it did, or err.
+func ended(ctx context.Context, err error) error {
+	var e *Error
+	if errors.As(context.Cause(ctx), &e) {
+		return e
+	}
+	return err
 }
 
 // refuse answers with a code and its sentence. Whether the guest reads it is
@@ -214,7 +255,8 @@ func (c *guestConn) record(r *request, err error) {
 	attrs := []slog.Attr{
 		slog.String("user", c.id.UserID), slog.String("session", c.id.SessionID), slog.String("machine", c.id.MachineID),
 		slog.String("name", r.target.host), slog.Int("port", int(r.target.port)),
-		slog.Int64("bytes_up", r.up), slog.Int64("bytes_down", r.down),
+		slog.String("upstream", r.up.Addr()),
+		slog.Int64("bytes_up", r.sent), slog.Int64("bytes_down", r.received),
 		slog.Duration("duration", time.Since(r.begun)), slog.String("decision", string(decision)),
 	}
 	if err != nil {

@@ -28,15 +28,19 @@ func TestParseUpstream(t *testing.T) {
 		{in: "http://u:a+b%20c@proxy.example:8080", addr: "proxy.example:8080", user: "u", pass: "a+b c"},
 		{in: "http://u:%2540@proxy.example:8080", addr: "proxy.example:8080", user: "u", pass: "%40"},
 		{in: "http://user-sessid=1&x;y,z!*'()$:pw@proxy.example:8080", addr: "proxy.example:8080", user: "user-sessid=1&x;y,z!*'()$", pass: "pw"},
+		{in: "https://u:p@proxy.example:443", addr: "proxy.example:443", user: "u", pass: "p"},
+		{in: "socks5://u:p@proxy.example:1080", addr: "proxy.example:1080", user: "u", pass: "p"},
+		{in: "SOCKS5://[2001:DB8::1]:1080", addr: "[2001:db8::1]:1080"},
 		{in: "http://u:%C3%A4@proxy.example:8080", addr: "proxy.example:8080", user: "u", pass: "ä"},
 	} {
-		u, err := ParseUpstream(UpstreamURL(tc.in))
-		if err != nil {
-			t.Errorf("%q: %v", tc.in, err)
+		all, err := ParseUpstream(UpstreamURL(tc.in))
+		if err != nil || len(all) != 1 {
+			t.Errorf("%q: %v, %v", tc.in, all, err)
 			continue
 		}
-		if u.direct || u.addr != tc.addr || u.user != tc.user || u.pass != tc.pass || u.auth != (tc.user != "") {
-			t.Errorf("%q: %s %q %q", tc.in, u.addr, u.user, u.pass)
+		u := all[0]
+		if scheme, _, _ := strings.Cut(strings.ToLower(tc.in), ":"); u.direct || u.scheme != scheme || u.Addr() != tc.addr || u.user != tc.user || u.pass != tc.pass || u.auth != (tc.user != "") {
+			t.Errorf("%q: %s %s %q %q", tc.in, u.scheme, u.Addr(), u.user, u.pass)
 		}
 		if tc.user != "" {
 			want := "Basic " + base64.StdEncoding.EncodeToString([]byte(tc.user+":"+tc.pass))
@@ -45,7 +49,7 @@ func TestParseUpstream(t *testing.T) {
 			}
 		}
 	}
-	if u, err := ParseUpstream(Direct); err != nil || !u.direct {
+	if u, err := ParseUpstream(Direct); err != nil || len(u) != 1 || !u[0].direct {
 		t.Errorf("direct: %+v, %v", u, err)
 	}
 }
@@ -53,7 +57,9 @@ func TestParseUpstream(t *testing.T) {
 func TestParseUpstreamRefuses(t *testing.T) {
 	const hush = "hush"
 	for _, in := range []string{
-		"", "Direct", "proxy.example:8080", "https://u:hush@proxy.example:1", "socks5://u:hush@proxy.example:1",
+		"", "Direct", "proxy.example:8080", "ftp://u:hush@proxy.example:1", "socks4://u:hush@proxy.example:1", "socks5h://u:hush@proxy.example:1",
+		"socks5://u:hush" + strings.Repeat("h", 255) + "@proxy.example:1", "http://u:hush@proxy.example:9-1", "http://u:hush@proxy.example:1-10001",
+		"http://u:hush@proxy.example:1-", "http://u:hush@proxy.example:-1", "http://u:hush@proxy.example:1-2-3", "http://u:hush@proxy.example:1-65536",
 		"http://", "http:///", "http://u:hush@", "http://u:hush@proxy.example", "http://u:hush@proxy.example:",
 		"http://u:hush@proxy.example:0", "http://u:hush@proxy.example:65536", "http://u:hush@proxy.example:+1", "http://u:hush@proxy.example:080",
 		"http://u:hush@proxy.example:80/path", "http://u:hush@proxy.example:80?q", "http://u:hush@proxy.example:80#f",
@@ -73,12 +79,35 @@ func TestParseUpstreamRefuses(t *testing.T) {
 	}
 }
 
+func TestParseUpstreams(t *testing.T) {
+	all, err := ParseUpstreams([]UpstreamURL{"http://u:p@h:10001-10100", "socks5://u:p@h:9", "https://i:10001"})
+	if err != nil || len(all) != 102 {
+		t.Fatalf("%d, %v", len(all), err)
+	}
+	for i, u := range all[:100] {
+		if want := fmt.Sprintf("h:%d", 10001+i); u.Addr() != want || u.pass != "p" {
+			t.Errorf("number %d is %s, want %s", i, u.Addr(), want)
+		}
+	}
+	for name, bad := range map[string][]UpstreamURL{
+		"none":               {},
+		"direct beside":      {Direct, "http://h:1"},
+		"direct twice":       {Direct, Direct},
+		"a port twice":       {"http://h:1-5", "socks5://h:5"},
+		"one that is wrong":  {"http://h:1", "http://u:hush@h"},
+		"too many of them":   {"http://h:1-10000", "http://i:1"},
+		"an empty one":       {""},
+		"in another writing": {"http://H:1", "http://h:1/"},
+	} {
+		if _, err := ParseUpstreams(bad); !errors.Is(err, ErrConfig) || strings.Contains(err.Error(), "hush") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestUpstreamRedacts(t *testing.T) {
 	const raw = UpstreamURL("http://ann:hush@proxy.example:8080")
-	u, err := ParseUpstream(raw)
-	if err != nil {
-		t.Fatal(err)
-	}
+	u := mustUpstream(t, string(raw))
 	type config struct {
 		A UpstreamURL
 		B Upstream
@@ -109,13 +138,17 @@ func TestUpstreamRedacts(t *testing.T) {
 
 // What net/url takes as well must mean the same to it.
 func FuzzParseUpstream(f *testing.F) {
-	for _, s := range []string{"direct", "http://u:p@h:1", "http://u%40:p%3A@h:1/", "http://[::1]:2", "http://u:p@h@i:1"} {
+	for _, s := range []string{"direct", "http://u:p@h:1", "http://u%40:p%3A@h:1/", "http://[::1]:2", "http://u:p@h@i:1", "socks5://u:p@h:1-9", "https://h:65535"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		u, err := ParseUpstream(UpstreamURL(s))
+		all, err := ParseUpstream(UpstreamURL(s))
 		if err != nil {
 			return
+		}
+		u := all[0]
+		if len(all) > 1 {
+			s = strings.Replace(s, fmt.Sprintf(":%d-%d", u.port, all[len(all)-1].port), fmt.Sprintf(":%d", u.port), 1)
 		}
 		if u.direct {
 			if s != string(Direct) {
@@ -131,8 +164,8 @@ func FuzzParseUpstream(f *testing.F) {
 		if ref.User.Username() != u.user || pass != u.pass {
 			t.Fatalf("%q: %q %q, net/url reads %q %q", s, u.user, u.pass, ref.User.Username(), pass)
 		}
-		if strings.ContainsAny(u.addr, "@/?# \r\n") {
-			t.Fatalf("%q: the address %q", s, u.addr)
+		if strings.ContainsAny(u.Addr(), "@/?# \r\n") {
+			t.Fatalf("%q: the address %q", s, u.Addr())
 		}
 		if strings.ContainsAny(u.authorization(), "\r\n") {
 			t.Fatalf("%q: the header %q", s, u.authorization())
