@@ -131,6 +131,9 @@ type Session struct {
 	// View is what the person's browser told of itself when it asked for the
 	// session (size, time zone), as JSON, for the machine; may be empty.
 	View string
+	// ExitAddress is where the machine was seen to come from; empty if nobody
+	// was asked.
+	ExitAddress string
 	// CredentialID names the version that the session stored, from delivering on.
 	CredentialID string
 	// LeaseOwner is the server that works on the session; LastHeartbeat is when

@@ -33,6 +33,7 @@ var ErrConflict = session.ErrConflict
 type User struct {
 	ID        string
 	Name      string
+	Admin     bool // may administer what belongs to the whole server
 	CreatedAt time.Time
 }
 
@@ -123,6 +124,8 @@ type Change struct {
 	// them; without one it is expired, cancelled or internal.
 	Reason *session.Reason
 	Detail *string
+	// ExitAddress is where the session's machine is seen to come from.
+	ExitAddress *string
 	// Deadline is when the session expires from now on.
 	Deadline *time.Time
 }

@@ -16,7 +16,7 @@ import (
 const maxSessions = 500
 
 const sessionColumns = "id, user_id, provider, state, attempt, reason, detail, vm_id, viewer_url, view, " +
-	"credential_id, lease_owner, last_heartbeat, deadline, created_at, updated_at"
+	"exit_address, credential_id, lease_owner, last_heartbeat, deadline, created_at, updated_at"
 
 // final is the condition of the index auth_sessions_open, turned round.
 const final = "('completed', 'failed', 'expired', 'cancelled')"
@@ -26,7 +26,7 @@ func scanSession(s scanner) (session.Session, error) {
 	var vm, credential sql.NullString
 	var heartbeat, deadline, created, updated stamp
 	err := s.Scan(&v.ID, &v.UserID, &v.Provider, &v.State, &v.Attempt, &v.Reason, &v.Detail, &vm, &v.ViewerURL, &v.View,
-		&credential, &v.LeaseOwner, &heartbeat, &deadline, &created, &updated)
+		&v.ExitAddress, &credential, &v.LeaseOwner, &heartbeat, &deadline, &created, &updated)
 	v.VMID, v.CredentialID = vm.String, credential.String
 	v.LastHeartbeat, v.Deadline = heartbeat.time(), deadline.time()
 	v.CreatedAt, v.UpdatedAt = created.time(), updated.time()
@@ -173,6 +173,9 @@ func (db *DB) move(ctx context.Context, tx *sql.Tx, id session.ID, from, to sess
 	}
 	if change.Detail != nil {
 		u.set("detail", store.Clip(*change.Detail, store.MaxDetail))
+	}
+	if change.ExitAddress != nil {
+		u.set("exit_address", *change.ExitAddress)
 	}
 	if change.Deadline != nil {
 		u.set("deadline", ms(*change.Deadline))

@@ -18,19 +18,19 @@ import (
 // request would cost each request a disk flush.
 const lastUsedStep = time.Minute
 
-const userColumns = "id, name, created_at"
+const userColumns = "id, name, admin, created_at"
 
 func scanUser(s scanner) (store.User, error) {
 	var u store.User
 	var created stamp
-	err := s.Scan(&u.ID, &u.Name, &created)
+	err := s.Scan(&u.ID, &u.Name, &u.Admin, &created)
 	u.CreatedAt = created.time()
 	return u, err
 }
 
 // CreateUser adds a user with a fresh id. The name is 1 to 64 bytes of
 // printable text without spaces at its ends (else store.ErrInvalid) and unique
-// (else store.ErrExists).
+// (else store.ErrExists). The first user is an administrator.
 func (db *DB) CreateUser(ctx context.Context, name string) (store.User, error) {
 	u := store.User{ID: string(session.NewID()), Name: name, CreatedAt: db.now()}
 	unprintable := strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) })
@@ -38,13 +38,32 @@ func (db *DB) CreateUser(ctx context.Context, name string) (store.User, error) {
 		return store.User{}, fmt.Errorf("%w: a user's name is 1 to 64 printable characters", store.ErrInvalid)
 	}
 	err := db.write(ctx, "create user", func(tx *sql.Tx) error {
-		_, err := exec(ctx, tx, "INSERT INTO users ("+userColumns+") VALUES (?, ?, ?)", u.ID, u.Name, ms(u.CreatedAt))
-		return err
+		return tx.QueryRowContext(ctx, "INSERT INTO users ("+userColumns+") VALUES (?, ?, NOT EXISTS (SELECT 1 FROM users), ?) RETURNING admin",
+			u.ID, u.Name, ms(u.CreatedAt)).Scan(&u.Admin)
 	})
 	if err != nil {
 		return store.User{}, err
 	}
 	return u, nil
+}
+
+// SetAdmin says whether a user is an administrator. store.ErrConflict for the
+// last one, store.ErrNotFound if there is no such user.
+func (db *DB) SetAdmin(ctx context.Context, userID string, admin bool) error {
+	return db.write(ctx, "set administrator", func(tx *sql.Tx) error {
+		n, err := exec(ctx, tx, "UPDATE users SET admin = ? WHERE id = ?", admin, userID)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return store.ErrNotFound
+		}
+		var left int
+		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM users WHERE admin = 1").Scan(&left); err != nil || left > 0 {
+			return err
+		}
+		return fmt.Errorf("there must be an administrator: %w", store.ErrConflict)
+	})
 }
 
 // UserByName returns the user with that name, or store.ErrNotFound.

@@ -72,6 +72,18 @@ type Store interface {
 	VMsOf(ctx context.Context, userID string) ([]store.VM, error)
 	CLIMachine(ctx context.Context, userID string) (store.VM, error)
 
+	SetAdmin(ctx context.Context, userID string, admin bool) error
+	SyncPorts(ctx context.Context, keys []store.PortKey) error
+	Ports(ctx context.Context) ([]store.Port, error)
+	PortOf(ctx context.Context, userID string) (store.Port, error)
+	ClaimPort(ctx context.Context, userID, provider string, refusedSince time.Time) (store.Port, bool, error)
+	AssignPort(ctx context.Context, userID string, key store.PortKey, rest time.Duration) (store.Port, error)
+	ReleasePort(ctx context.Context, key store.PortKey, rest time.Duration) error
+	QuarantinePort(ctx context.Context, key store.PortKey, reason string) error
+	SawExit(ctx context.Context, userID string, key store.PortKey, address string) (store.Port, error)
+	PinExit(ctx context.Context, userID, address string) (store.Port, error)
+	PortRefuses(ctx context.Context, key store.PortKey, provider, name string) error
+
 	Stats(ctx context.Context) (store.Stats, error)
 }
 
@@ -115,6 +127,14 @@ func Run(t *testing.T, newDB func(t *testing.T) Opener) {
 		"VMMoves":                testVMMoves,
 		"PooledVM":               testPooledVM,
 		"OneCLIMachine":          testOneCLIMachine,
+		"Admins":                 testAdmins,
+		"ExitAddress":            testExitAddress,
+		"Ports":                  testPorts,
+		"PortRace":               testPortRace,
+		"PortRest":               testPortRest,
+		"PortAssign":             testPortAssign,
+		"PortExit":               testPortExit,
+		"PortRefusals":           testPortRefusals,
 		"Stats":                  testStats,
 		"CancelledContext":       testCancelledContext,
 		"SurvivesReopening":      testReopen,
