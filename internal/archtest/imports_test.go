@@ -24,7 +24,7 @@ var layers = [][]string{
 	{"guestapi", "image"},
 	{"guest", "machine", "store", "localhome"},
 	{"machine/gvisor", "machine/fake", "machine/machinetest", "store/sqlite", "store/storetest", "vault", "client"},
-	{"stream"},
+	{"stream", "ways"},
 	{"control"},
 	{"httpapi"},
 	{"server"},

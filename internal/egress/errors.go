@@ -61,6 +61,15 @@ func refusal(c Code, format string, args ...any) *Error {
 	return &Error{Code: c, Err: fmt.Errorf(format, args...)}
 }
 
+// CodeOf returns the code of an error: Allowed for nil, ConnectFailed for one
+// that has none.
+func CodeOf(err error) Code {
+	if err == nil {
+		return Allowed
+	}
+	return codeOf(err, ConnectFailed)
+}
+
 // codeOf returns the code of err, or fallback, with deadlines told apart.
 func codeOf(err error, fallback Code) Code {
 	var e *Error

@@ -134,6 +134,12 @@ func parseArray(d *json.Decoder, depth int) ([]any, error) {
 	return out, nil
 }
 
+// CheckPointer says whether p is a JSON pointer (RFC 6901).
+func CheckPointer(p string) error {
+	_, err := splitPointer(p)
+	return err
+}
+
 // splitPointer splits a JSON pointer (RFC 6901) into its unescaped parts.
 func splitPointer(p string) ([]string, error) {
 	if p == "" {

@@ -1,0 +1,566 @@
+package ways_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/anteroom/anteroom/internal/egress"
+	"github.com/anteroom/anteroom/internal/machine/fake"
+	"github.com/anteroom/anteroom/internal/provider"
+	"github.com/anteroom/anteroom/internal/store"
+	"github.com/anteroom/anteroom/internal/store/sqlite"
+	"github.com/anteroom/anteroom/internal/ways"
+)
+
+const (
+	firstURL  = "https://first.example/json"
+	secondURL = "https://second.example/text"
+)
+
+// net is the world outside: where each upstream leaves from, what it refuses,
+// whether it answers. It implements the proxy.
+type world struct {
+	*testing.T
+	db *sqlite.DB
+
+	mu      sync.Mutex // guards what follows
+	exits   map[string]string
+	second  map[string]string // what the second opinion says, if something else
+	refuses map[string]bool   // "upstream name"
+	dead    map[string]bool
+	ways    map[string]string // open, by user
+	fetched int
+	lost    []string
+	news    []string
+}
+
+func (w *world) Open(userID string, up egress.Upstream) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ways[userID] = up.Addr()
+}
+
+func (w *world) Shut(userID string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.ways, userID)
+}
+
+func (w *world) Fetch(_ context.Context, up egress.Upstream, url string) ([]byte, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fetched++
+	if w.dead[up.Addr()] || w.dead[up.Addr()+" "+url] {
+		return nil, &egress.Error{Code: egress.UpstreamUnreachable}
+	}
+	exit := w.exits[up.Addr()]
+	if url == firstURL {
+		return []byte(`{"proxy":{"ip":"` + exit + `"}}`), nil
+	}
+	if other := w.second[up.Addr()]; other != "" {
+		exit = other
+	}
+	return []byte(exit + "\n"), nil
+}
+
+func (w *world) Reaches(_ context.Context, up egress.Upstream, name string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.dead[up.Addr()]:
+		return &egress.Error{Code: egress.UpstreamUnreachable}
+	case w.refuses[up.Addr()+" "+name]:
+		return &egress.Error{Code: egress.UpstreamRefused}
+	}
+	return nil
+}
+
+// set changes the world.
+func (w *world) set(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f()
+}
+
+// leaves is where a user's machines leave through; "" if they do not.
+func (w *world) leaves(u store.User) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ways[u.ID]
+}
+
+func (w *world) user(name string) store.User {
+	w.Helper()
+	u, err := w.db.CreateUser(w.Context(), name)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return u
+}
+
+func addr(i int) string { return fmt.Sprintf("proxy.example:%d", 10000+i) }
+func key(i int) store.PortKey {
+	return store.PortKey{Host: "proxy.example", Port: 10000 + i}
+}
+
+// inWorld runs a test with n upstream ports that leave from 203.0.113.1 on.
+func inWorld(t *testing.T, n int, test func(w *world)) {
+	t.Helper()
+	fake.Bubble(t, func(t *testing.T) {
+		db, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "anteroom.db")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = db.Close() })
+		w := &world{T: t, db: db, exits: map[string]string{}, second: map[string]string{}, refuses: map[string]bool{}, dead: map[string]bool{}, ways: map[string]string{}}
+		for i := 1; i <= n; i++ {
+			w.exits[addr(i)] = fmt.Sprintf("203.0.113.%d", i)
+		}
+		test(w)
+	})
+}
+
+// serve makes the ways over the world, and runs them until the test ends.
+func (w *world) serve(change ...func(*ways.Config)) *ways.Ways {
+	w.Helper()
+	ups, err := egress.ParseUpstreams([]egress.UpstreamURL{egress.UpstreamURL(fmt.Sprintf("http://u:hush@proxy.example:10001-%d", 10000+len(w.exits)))})
+	if err != nil {
+		w.Fatal(err)
+	}
+	cfg := ways.Config{
+		Database: w.db, Proxy: w, Upstreams: ups, Rest: time.Hour,
+		Exit: ways.Exit{URL: firstURL, Pointer: "/proxy/ip", SecondURL: secondURL},
+		Lost: func(user string, why *ways.Error) { w.set(func() { w.lost = append(w.lost, string(why.Code)) }) },
+		News: func(_, s string) { w.set(func() { w.news = append(w.news, s) }) },
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	all, err := ways.New(w.Context(), cfg)
+	if err != nil {
+		w.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- all.Run(ctx) }()
+	w.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			w.Error(err)
+		}
+	})
+	return all
+}
+
+// pass lets time pass.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+func file(t *testing.T, name string) *provider.File {
+	t.Helper()
+	set, err := provider.Load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := set.Get(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func code(err error) ways.Code {
+	var e *ways.Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}
+
+func TestEachUserHasAPort(t *testing.T) {
+	inWorld(t, 2, func(w *world) {
+		s := w.serve()
+		a, b, c := w.user("a"), w.user("b"), w.user("c")
+		for i, u := range []store.User{a, b} {
+			s.Use(u.ID)
+			way, err := s.Open(w.Context(), u.ID, file(w.T, "claude"))
+			if err != nil {
+				w.Fatal(err)
+			}
+			if way.Port != key(i+1) || way.ExitAddress != fmt.Sprintf("203.0.113.%d", i+1) || w.leaves(u) != addr(i+1) {
+				w.Errorf("%s leaves by %+v, %s", u.Name, way, w.leaves(u))
+			}
+		}
+		s.Use(c.ID)
+		if _, err := s.Open(w.Context(), c.ID, file(w.T, "claude")); code(err) != ways.NoPort || w.leaves(c) != "" {
+			w.Errorf("the third: %v, %q", err, w.leaves(c))
+		}
+		// The way is that of all their machines, and is shut with the last.
+		s.Use(a.ID)
+		s.Done(a.ID)
+		if w.leaves(a) == "" {
+			w.Error("the way is shut though a machine runs")
+		}
+		s.Done(a.ID)
+		if w.leaves(a) != "" {
+			w.Error("the way is open though no machine runs")
+		}
+		s.Use(a.ID)
+		if way, err := s.Open(w.Context(), a.ID, nil); err != nil || way.Port != key(1) {
+			w.Errorf("later: %+v, %v", way, err)
+		}
+	})
+}
+
+// TestWaysOpenByThemselves: a machine that was found again needs no session.
+func TestWaysOpenByThemselves(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		s := w.serve()
+		a := w.user("a")
+		w.set(func() { w.dead[addr(1)] = true })
+		s.Use(a.ID)
+		pass(10 * time.Second)
+		if w.leaves(a) != "" {
+			w.Fatal("it leaves through a dead upstream")
+		}
+		w.set(func() { clear(w.dead) })
+		pass(time.Minute)
+		if w.leaves(a) != addr(1) {
+			w.Errorf("it leaves by %q", w.leaves(a))
+		}
+	})
+}
+
+func TestChangedAddress(t *testing.T) {
+	inWorld(t, 2, func(w *world) {
+		s := w.serve()
+		a := w.user("a")
+		s.Use(a.ID)
+		if _, err := s.Open(w.Context(), a.ID, nil); err != nil {
+			w.Fatal(err)
+		}
+		pass(5 * time.Minute)
+		if len(w.lost) > 0 || w.leaves(a) != addr(1) {
+			w.Fatalf("without a change: %v, %q", w.lost, w.leaves(a))
+		}
+		w.set(func() { w.exits[addr(1)] = "203.0.113.99" })
+		pass(61 * time.Second)
+		if w.leaves(a) != "" || !slices.Equal(w.lost, []string{string(ways.Changed)}) {
+			w.Errorf("it leaves by %q, was told %v", w.leaves(a), w.lost)
+		}
+		// The old address coming back changes nothing, nor does another try.
+		w.set(func() { w.exits[addr(1)] = "203.0.113.1" })
+		pass(time.Hour)
+		_, err := s.Open(w.Context(), a.ID, nil)
+		if code(err) != ways.Quarantined || w.leaves(a) != "" {
+			w.Errorf("another try: %v, %q", err, w.leaves(a))
+		}
+		if !strings.Contains(err.Error(), "203.0.113.99") {
+			w.Errorf("it does not say which address: %v", err)
+		}
+		// An administrator says that it is right.
+		if _, err := s.Pin(w.Context(), a.ID, "203.0.113.1"); err != nil {
+			w.Fatal(err)
+		}
+		pass(2 * time.Second)
+		if w.leaves(a) != addr(1) {
+			w.Errorf("after the pin it leaves by %q", w.leaves(a))
+		}
+	})
+}
+
+// TestChangedWhileNobodyLooked: at the next opening, before anything leaves.
+func TestChangedWhileNobodyLooked(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		s := w.serve()
+		a := w.user("a")
+		s.Use(a.ID)
+		if _, err := s.Open(w.Context(), a.ID, nil); err != nil {
+			w.Fatal(err)
+		}
+		s.Done(a.ID)
+		w.set(func() { w.exits[addr(1)] = "203.0.113.99" })
+		s.Use(a.ID)
+		if _, err := s.Open(w.Context(), a.ID, nil); code(err) != ways.Changed || w.leaves(a) != "" {
+			w.Errorf("%v, %q", err, w.leaves(a))
+		}
+	})
+}
+
+func TestSecondOpinion(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		s := w.serve()
+		a := w.user("a")
+		s.Use(a.ID)
+		w.set(func() { w.second[addr(1)] = "203.0.113.50" })
+		if _, err := s.Open(w.Context(), a.ID, nil); code(err) != ways.Unverified || w.leaves(a) != "" {
+			w.Fatalf("the two disagree: %v, %q", err, w.leaves(a))
+		}
+		w.set(func() { clear(w.second) })
+		if _, err := s.Open(w.Context(), a.ID, nil); err != nil {
+			w.Fatal(err)
+		}
+		// The first is wrong, or away, and the second says what was pinned.
+		w.set(func() { w.exits[addr(1)], w.second[addr(1)] = "203.0.113.98", "203.0.113.1" })
+		pass(90 * time.Second)
+		w.set(func() { w.exits[addr(1)] = "203.0.113.1"; w.dead[addr(1)+" "+firstURL] = true })
+		pass(5 * time.Minute)
+		if w.leaves(a) != addr(1) || len(w.lost) > 0 {
+			w.Errorf("it leaves by %q, was told %v", w.leaves(a), w.lost)
+		}
+		p, err := w.db.PortOf(w.Context(), a.ID)
+		if err != nil || p.State != store.PortAssigned {
+			w.Errorf("%+v, %v", p, err)
+		}
+	})
+}
+
+// TestNotSeenForLong: an address that cannot be seen is not verified.
+func TestNotSeenForLong(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		s := w.serve()
+		a := w.user("a")
+		s.Use(a.ID)
+		if _, err := s.Open(w.Context(), a.ID, nil); err != nil {
+			w.Fatal(err)
+		}
+		w.set(func() { w.dead[addr(1)] = true })
+		pass(2*time.Minute + time.Second)
+		if w.leaves(a) != addr(1) || len(w.news) != 1 {
+			w.Errorf("after two checks: %q, %q", w.leaves(a), w.news)
+		}
+		pass(time.Minute)
+		if w.leaves(a) != "" || !slices.Equal(w.lost, []string{string(ways.Unverified)}) {
+			w.Errorf("after three: %q, %v", w.leaves(a), w.lost)
+		}
+		w.set(func() { clear(w.dead) })
+		pass(2 * time.Minute)
+		if w.leaves(a) != addr(1) || len(w.news) != 2 {
+			w.Errorf("when it is back: %q, %q", w.leaves(a), w.news)
+		}
+	})
+}
+
+func TestBlocked(t *testing.T) {
+	inWorld(t, 3, func(w *world) {
+		claude, codex := file(w.T, "claude"), file(w.T, "codex")
+		name := claude.Hosts[len(claude.Hosts)-1]
+		s := w.serve()
+		a, b := w.user("a"), w.user("b")
+		w.set(func() { w.refuses[addr(1)+" "+name] = true })
+		// Somebody new is given the next one.
+		s.Use(a.ID)
+		way, err := s.Open(w.Context(), a.ID, claude)
+		if err != nil || way.Port != key(2) || w.leaves(a) != addr(2) {
+			w.Fatalf("%+v, %v", way, err)
+		}
+		// Who does not need that host is given the first.
+		s.Use(b.ID)
+		if way, err = s.Open(w.Context(), b.ID, codex); err != nil || way.Port != key(1) {
+			w.Fatalf("%+v, %v", way, err)
+		}
+		// It stays theirs: they are told which host was refused, and not moved.
+		pass(2 * time.Minute)
+		_, err = s.Open(w.Context(), b.ID, claude)
+		var why *ways.Error
+		if !errors.As(err, &why) || why.Code != ways.Blocked || why.Name != name || !strings.Contains(why.Sentence(), name) {
+			w.Errorf("%v", err)
+		}
+		if w.leaves(b) != addr(1) {
+			w.Errorf("their other tools leave by %q", w.leaves(b))
+		}
+		all, err := s.Ports(w.Context())
+		if err != nil || all[0].Refuses["claude"] != name || !all[0].InUse || all[2].InUse {
+			w.Errorf("%+v, %v", all, err)
+		}
+		// All that are left refuse it.
+		w.set(func() { w.refuses[addr(3)+" "+name] = true })
+		c := w.user("c")
+		s.Use(c.ID)
+		if _, err = s.Open(w.Context(), c.ID, claude); code(err) != ways.Blocked || w.leaves(c) != "" {
+			w.Errorf("%v", err)
+		}
+	})
+}
+
+func TestAdministrator(t *testing.T) {
+	inWorld(t, 3, func(w *world) {
+		s := w.serve()
+		a, b := w.user("a"), w.user("b")
+		s.Use(a.ID)
+		if _, err := s.Open(w.Context(), a.ID, nil); err != nil {
+			w.Fatal(err)
+		}
+		if _, err := s.Assign(w.Context(), b.ID, key(1)); !errors.Is(err, store.ErrConflict) {
+			w.Errorf("somebody else's: %v", err)
+		}
+		if _, err := s.Assign(w.Context(), a.ID, key(9)); !errors.Is(err, store.ErrNotFound) {
+			w.Errorf("one that is not configured: %v", err)
+		}
+		if _, err := s.Assign(w.Context(), a.ID, key(3)); err != nil {
+			w.Fatal(err)
+		}
+		pass(2 * time.Second)
+		if way, _ := s.Way(a.ID); w.leaves(a) != addr(3) || way.ExitAddress != "203.0.113.3" {
+			w.Errorf("moved to %q, %+v", w.leaves(a), way)
+		}
+		// From another process, by the rows alone.
+		if err := w.db.QuarantinePort(w.Context(), key(3), "by hand"); err != nil {
+			w.Fatal(err)
+		}
+		pass(2 * time.Second)
+		if w.leaves(a) != "" || w.lost[len(w.lost)-1] != string(ways.Quarantined) {
+			w.Errorf("in quarantine: %q, %v", w.leaves(a), w.lost)
+		}
+		if err := s.Release(w.Context(), key(3), true); err != nil {
+			w.Fatal(err)
+		}
+		if p, err := s.Claim(w.Context(), b.ID); err != nil || p.PortKey != key(2) { // 1 rests
+			w.Errorf("%+v, %v", p, err)
+		}
+		r, err := s.Look(w.Context(), key(2), []*provider.File{file(w.T, "claude")})
+		if err != nil || r.Err != nil || r.ExitAddress != "203.0.113.2" || len(r.Refuses) > 0 {
+			w.Errorf("%+v, %v", r, err)
+		}
+		if _, err := s.Pin(w.Context(), b.ID, "not an address"); !errors.Is(err, store.ErrInvalid) {
+			w.Errorf("%v", err)
+		}
+	})
+}
+
+// TestNotConfiguredAnyMore: a port that left the configuration is not replaced
+// in silence.
+func TestNotConfiguredAnyMore(t *testing.T) {
+	inWorld(t, 2, func(w *world) {
+		s := w.serve()
+		a := w.user("a")
+		s.Use(a.ID)
+		if _, err := s.Open(w.Context(), a.ID, nil); err != nil {
+			w.Fatal(err)
+		}
+		s = w.serve(func(c *ways.Config) { c.Upstreams = c.Upstreams[1:] })
+		s.Use(a.ID)
+		if _, err := s.Open(w.Context(), a.ID, nil); code(err) != ways.Unconfigured {
+			w.Errorf("%v", err)
+		}
+	})
+}
+
+func TestShared(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		s := w.serve(func(c *ways.Config) { c.Shared = true })
+		a, b := w.user("a"), w.user("b")
+		for _, u := range []store.User{a, b} {
+			s.Use(u.ID)
+			way, err := s.Open(w.Context(), u.ID, file(w.T, "claude"))
+			if err != nil || way.ExitAddress != "203.0.113.1" || w.leaves(u) != addr(1) {
+				w.Errorf("%+v, %v", way, err)
+			}
+		}
+		w.set(func() { w.exits[addr(1)] = "203.0.113.7" }) // it is nobody's own
+		pass(2 * time.Minute)
+		if way, open := s.Way(a.ID); !open || way.ExitAddress != "203.0.113.7" {
+			w.Errorf("%+v, %v", way, open)
+		}
+		if _, err := s.Assign(w.Context(), a.ID, key(1)); !errors.Is(err, ways.ErrShared) {
+			w.Errorf("%v", err)
+		}
+		if all, err := s.Ports(w.Context()); err != nil || len(all) > 0 {
+			w.Errorf("%v, %v", all, err)
+		}
+		claude := file(w.T, "claude")
+		w.set(func() { w.refuses[addr(1)+" "+claude.Hosts[0]] = true })
+		pass(time.Hour)
+		if _, err := s.Open(w.Context(), a.ID, claude); code(err) != ways.Blocked {
+			w.Errorf("%v", err)
+		}
+	})
+}
+
+// TestNobodyIsAsked: without an address to ask nothing is verified, and
+// nothing is asked.
+func TestNobodyIsAsked(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		s := w.serve(func(c *ways.Config) { c.Exit = ways.Exit{} })
+		a := w.user("a")
+		s.Use(a.ID)
+		way, err := s.Open(w.Context(), a.ID, nil)
+		if err != nil || way.ExitAddress != "" || w.leaves(a) != addr(1) {
+			w.Errorf("%+v, %v", way, err)
+		}
+		pass(10 * time.Minute)
+		if w.fetched > 0 || w.leaves(a) == "" {
+			w.Errorf("%d questions, %q", w.fetched, w.leaves(a))
+		}
+	})
+}
+
+// TestManyAtOnce: openings of one user are one, of several do not wait for
+// each other.
+func TestManyAtOnce(t *testing.T) {
+	inWorld(t, 50, func(w *world) {
+		s := w.serve()
+		var work sync.WaitGroup
+		got := make([]ways.Way, 50)
+		for i := range got {
+			u := w.user(fmt.Sprintf("u%d", i))
+			s.Use(u.ID)
+			for range 3 {
+				work.Go(func() {
+					way, err := s.Open(w.Context(), u.ID, nil)
+					if err != nil {
+						w.Error(err)
+					}
+					w.set(func() { got[i] = way })
+				})
+			}
+		}
+		work.Wait()
+		seen := map[store.PortKey]bool{}
+		for _, way := range got {
+			seen[way.Port] = true
+		}
+		if len(seen) != 50 || len(slices.Collect(maps.Keys(w.ways))) != 50 {
+			w.Errorf("%d ports, %d ways", len(seen), len(w.ways))
+		}
+	})
+}
+
+func TestNewRefuses(t *testing.T) {
+	direct, err := egress.ParseUpstream(egress.Direct)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := egress.ParseUpstream("http://h:1-2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		ups    []egress.Upstream
+		shared bool
+		exit   ways.Exit
+	}{
+		"no upstream":                  {nil, false, ways.Exit{}},
+		"two that are shared":          {two, true, ways.Exit{}},
+		"asking no address":            {direct, true, ways.Exit{URL: "ftp://x.example/"}},
+		"asking an inner address":      {direct, true, ways.Exit{URL: "https://10.0.0.1/"}},
+		"a pointer that is none":       {direct, true, ways.Exit{URL: firstURL, Pointer: "proxy.ip"}},
+		"a second without a first":     {direct, true, ways.Exit{SecondURL: secondURL}},
+		"a second pointer without one": {direct, true, ways.Exit{URL: firstURL, SecondPointer: "/ip"}},
+	} {
+		if err := ways.Check(tc.ups, tc.shared, tc.exit); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
