@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/anteroom/anteroom/internal/egress"
 	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/machine"
 	"github.com/anteroom/anteroom/internal/provider"
@@ -61,10 +62,10 @@ type database interface {
 	ConsumeTicket(ctx context.Context, hash [32]byte, purpose, subjectID string) (store.Ticket, error)
 }
 
-// egress is the host's end of a machine's way out.
-type egress interface {
+// proxy is the host's end of a machine's way out.
+type proxy interface {
 	// Serve serves the streams of one machine until they end.
-	Serve(ctx context.Context, userID, machineID, sessionID string, streams net.Listener) error
+	Serve(ctx context.Context, id egress.Identity, streams net.Listener) error
 }
 
 // Config is what a Service needs.
@@ -73,7 +74,8 @@ type Config struct {
 	Vault     *vault.Vault
 	Machines  *machine.Manager
 	Providers *provider.Set
-	Egress    egress
+	Egress    proxy
+	Ways      wayOut
 	Logger    *slog.Logger
 	StateDir  string // homes of the cli machines are below it
 	ImageID   string
@@ -152,7 +154,7 @@ type worker struct {
 
 // New returns a service that is not running yet.
 func New(cfg Config) (*Service, error) {
-	if cfg.Database == nil || cfg.Vault == nil || cfg.Machines == nil || cfg.Providers == nil || cfg.Egress == nil || cfg.Owner == "" {
+	if cfg.Database == nil || cfg.Vault == nil || cfg.Machines == nil || cfg.Providers == nil || cfg.Egress == nil || cfg.Ways == nil || cfg.Owner == "" {
 		return nil, errors.New("control: the configuration is not complete")
 	}
 	if cfg.SessionTime == 0 {

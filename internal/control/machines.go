@@ -32,6 +32,12 @@ func (s *Service) machine(id string) *machine.Machine {
 	return s.machines[id]
 }
 
+// rules are what the provider of a browser machine's session says of the names
+// that it may reach. A cli machine has no provider of its own.
+func (s *Service) rules(vm store.VM) egress.Rules {
+	return egress.Rules{}
+}
+
 // settings are what a machine of this user's is given.
 func (s *Service) settings(vm store.VM, view guestapi.View) machine.Settings {
 	c := guestapi.Configure{
@@ -45,8 +51,11 @@ func (s *Service) settings(vm store.VM, view guestapi.View) machine.Settings {
 	if vm.Kind == string(machine.CLI) {
 		c.Providers = s.cfg.Providers.All()
 	}
+	id := egress.Identity{UserID: vm.UserID, MachineID: vm.ID, SessionID: string(vm.SessionID), Rules: s.rules(vm)}
 	way := func(ctx context.Context, streams net.Listener) error {
-		return s.cfg.Egress.Serve(ctx, vm.UserID, vm.ID, string(vm.SessionID), streams)
+		s.cfg.Ways.Use(vm.UserID)
+		defer s.cfg.Ways.Done(vm.UserID)
+		return s.cfg.Egress.Serve(ctx, id, streams)
 	}
 	return machine.Settings{Configure: c, Build: s.cfg.Build, Egress: way}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/machine"
+	"github.com/anteroom/anteroom/internal/provider"
 	"github.com/anteroom/anteroom/internal/session"
 	"github.com/anteroom/anteroom/internal/store"
 )
@@ -82,6 +83,8 @@ func (s *Service) work(ctx context.Context, cancel context.CancelCauseFunc, id s
 	timer := time.AfterFunc(time.Until(now.Deadline), func() { cancel(errDeadline) })
 	defer timer.Stop()
 
+	s.cfg.Ways.Use(now.UserID)
+	defer s.cfg.Ways.Done(now.UserID)
 	for !now.State.Final() {
 		began := time.Now()
 		next, err := s.step(ctx, now)
@@ -111,6 +114,10 @@ func (s *Service) settle(ctx context.Context, now session.Session, err error) (s
 	// What must be written is written also after ctx has ended.
 	writing, done := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer done()
+	var interrupted *failure
+	if errors.As(context.Cause(ctx), &interrupted) {
+		return s.end(writing, now, session.Failed, interrupted)
+	}
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errDeadline) && !errors.Is(cause, errCancelled) {
 		return now, cause
 	}
@@ -135,10 +142,16 @@ func (s *Service) settle(ctx context.Context, now session.Session, err error) (s
 	default:
 		f = &failure{reason: session.ReasonInternal, err: err}
 	}
+	return s.end(writing, now, to, f)
+}
+
+// end moves a session to a final state without success; somebody else may have
+// moved it in between.
+func (s *Service) end(ctx context.Context, now session.Session, to session.State, f *failure) (session.Session, error) {
 	s.logger.Warn("session fails", "session", now.ID, "state", now.State, "to", to, "reason", f.reason, "detail", f.detail, "err", f.err)
-	next, err := s.db.Move(writing, now.ID, now.State, to, s.cfg.Owner, store.Change{Reason: &f.reason, Detail: &f.detail}, f.reason.Sentence())
+	next, err := s.db.Move(ctx, now.ID, now.State, to, s.cfg.Owner, store.Change{Reason: &f.reason, Detail: &f.detail}, f.reason.Sentence())
 	if errors.Is(err, session.ErrConflict) {
-		next, err = s.db.Session(writing, now.ID)
+		next, err = s.db.Session(ctx, now.ID)
 	}
 	if err != nil {
 		return now, err
@@ -207,6 +220,9 @@ func (s *Service) stepStarting(ctx context.Context, now session.Session) (sessio
 	if err != nil {
 		return now, fail(session.ReasonProviderGone, err)
 	}
+	opening, stop := context.WithCancel(ctx)
+	defer stop()
+	way := s.openWay(opening, now, file)
 	last := errors.New("the server was restarted in every attempt")
 	for attempt := now.Attempt + 1; attempt <= maxAttempts; attempt++ {
 		message := fmt.Sprintf("Starting a browser machine (attempt %d of %d).", attempt, maxAttempts)
@@ -216,7 +232,7 @@ func (s *Service) stepStarting(ctx context.Context, now session.Session) (sessio
 		s.changes.tell()
 		vm, err := s.startBrowser(ctx, now, attempt > 1 && attempt == maxAttempts)
 		if err == nil {
-			return s.machineStarted(ctx, now, vm, file.Login.TimeLimit())
+			return s.machineStarted(ctx, now, vm, file, <-way)
 		}
 		if ctx.Err() != nil {
 			return now, err
@@ -231,15 +247,19 @@ func (s *Service) stepStarting(ctx context.Context, now session.Session) (sessio
 	return now, startFailure(last)
 }
 
-// machineStarted notes the session's machine; one that the session will not
-// know of is destroyed. From here on the person has the provider's time, if
-// that is less than the session's.
-func (s *Service) machineStarted(ctx context.Context, now session.Session, vm string, signIn time.Duration) (session.Session, error) {
-	change := store.Change{VMID: &vm}
-	if end := time.Now().Add(signIn); end.Before(now.Deadline) {
-		change.Deadline = &end
+// machineStarted notes the session's machine and where it leaves from; one that
+// the session will not know of, or that has no way out, is destroyed. From here
+// on the person has the provider's time, if that is less than the session's.
+func (s *Service) machineStarted(ctx context.Context, now session.Session, vm string, file *provider.File, out opened) (session.Session, error) {
+	var next session.Session
+	err := out.err
+	if err == nil {
+		change := throughWay(store.Change{VMID: &vm}, out.way)
+		if end := time.Now().Add(file.Login.TimeLimit()); end.Before(now.Deadline) {
+			change.Deadline = &end
+		}
+		next, err = s.db.Move(ctx, now.ID, session.Starting, session.Waiting, s.cfg.Owner, change, "The browser machine is up; the tool is asking for its sign-in page.")
 	}
-	next, err := s.db.Move(ctx, now.ID, session.Starting, session.Waiting, s.cfg.Owner, change, "The browser machine is up; the tool is asking for its sign-in page.")
 	if err == nil {
 		return next, nil
 	}

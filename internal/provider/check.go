@@ -89,6 +89,8 @@ func (f *File) check() *problem {
 	c.login(&f.Login, &f.URL)
 	c.url(&f.URL, f.Hosts)
 	c.hosts("hosts", f.Hosts, 1, maxList)
+	c.domains("reach.allow", f.Reach.Allow)
+	c.domains("reach.deny", f.Reach.Deny)
 	c.credentials(f)
 	c.redact(f.Redact)
 	c.value("account", f.Account, false, f)
@@ -248,6 +250,15 @@ func (c *checker) hosts(field string, hosts []string, least, most int) {
 		c.that(dnsName(h), f, "must be a lower-case DNS name with a dot in it, without scheme, port or final dot")
 		c.that(!slices.Contains(hosts[:i], h), f, "is there twice")
 	}
+}
+
+// domains checks names that may begin with a dot, for all below them.
+func (c *checker) domains(field string, names []string) {
+	plain := make([]string, len(names))
+	for i, n := range names {
+		plain[i] = strings.TrimPrefix(n, ".")
+	}
+	c.hosts(field, plain, 0, maxList)
 }
 
 func dnsName(h string) bool {

@@ -34,7 +34,17 @@ type File struct {
 	Target  Target       `yaml:"target" json:"target"`
 	Refresh Refresh      `yaml:"refresh" json:"refresh"`
 	Hosts   []string     `yaml:"hosts" json:"hosts"`   // names that the tool must be able to reach
+	Reach   Reach        `yaml:"reach" json:"reach"`   // what its browser machines may reach; optional
 	CAEnv   []string     `yaml:"ca_env" json:"ca_env"` // variables that get the path of the CA bundle
+}
+
+// Reach says which names a browser machine of this provider may reach, beside
+// what the server says. "example.com" is that name, ".example.com" that name
+// and all below it. A name on Deny may not be reached; where Allow has entries,
+// nothing else may.
+type Reach struct {
+	Allow []string `yaml:"allow" json:"allow"`
+	Deny  []string `yaml:"deny" json:"deny"`
 }
 
 // Login says how the tool's own sign-in is started.

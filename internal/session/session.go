@@ -193,6 +193,10 @@ const (
 	ReasonDiskFull       Reason = "disk_full"
 	ReasonNoMemory       Reason = "no_memory"
 	ReasonUpstream       Reason = "upstream_failed"
+	ReasonNoPort         Reason = "no_upstream_port"
+	ReasonPortShut       Reason = "upstream_port_shut"
+	ReasonExitChanged    Reason = "exit_address_changed"
+	ReasonBlocked        Reason = "provider_blocked"
 	ReasonProviderGone   Reason = "provider_unknown"
 	ReasonInternal       Reason = "internal"
 )
@@ -211,6 +215,10 @@ var sentences = map[Reason]string{
 	ReasonDiskFull:       "The server's disk is full, so the sign-in could not go on. Nothing half-written was kept; ask whoever runs this server to make room.",
 	ReasonNoMemory:       "The server has not enough free memory for another browser machine. Please try again in a few minutes.",
 	ReasonUpstream:       "The way out to the internet did not work, so the sign-in page could not be reached. Please try again; if it happens again, ask whoever runs this server to look at the proxy.",
+	ReasonNoPort:         "No internet address of your own is free at the moment. Ask whoever runs this server for one.",
+	ReasonPortShut:       "Your way out to the internet is out of use until whoever runs this server has looked at it.",
+	ReasonExitChanged:    "Your way out to the internet suddenly had another address, so it was shut. Nothing was stored; ask whoever runs this server to look at it.",
+	ReasonBlocked:        "Your way out to the internet refuses an address that this tool needs. Ask whoever runs this server for another one.",
 	ReasonProviderGone:   "This server no longer knows the tool that the sign-in was for.",
 	ReasonInternal:       "Something went wrong on the server. Please try again; if it happens again, ask whoever runs this server to look at its log.",
 }
