@@ -53,7 +53,7 @@ func (s *Service) attachedCLI(ctx context.Context, vm store.VM) (*machine.Machin
 			return m, nil
 		}
 	}
-	m, err := s.adopt(ctx, vm, guestapi.View{})
+	m, err := s.adopt(ctx, vm, about{})
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (s *Service) newCLIMachine(ctx context.Context, userID string) (*machine.Ma
 		ID: newMachineID(), UserID: userID, Kind: string(machine.CLI),
 		Driver: s.cfg.Machines.Driver(), State: store.VMCreating, ImageID: s.cfg.ImageID,
 	}
-	m, err := s.start(ctx, vm, machine.Spec{ID: vm.ID, Kind: machine.CLI, Home: home}, guestapi.View{})
+	m, err := s.start(ctx, vm, machine.Spec{ID: vm.ID, Kind: machine.CLI, Home: home}, about{})
 	if err != nil {
 		return nil, err
 	}

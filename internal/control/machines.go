@@ -10,6 +10,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/anteroom/anteroom/internal/egress"
 	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/machine"
 	"github.com/anteroom/anteroom/internal/session"
@@ -32,18 +33,31 @@ func (s *Service) machine(id string) *machine.Machine {
 	return s.machines[id]
 }
 
-// rules are what the provider of a browser machine's session says of the names
-// that it may reach. A cli machine has no provider of its own.
-func (s *Service) rules(vm store.VM) egress.Rules {
-	return egress.Rules{}
+// about is what a machine is told of the session that it is for; the zero value
+// for a cli machine.
+type about struct {
+	view     guestapi.View
+	provider string
+}
+
+func aboutOf(now session.Session) about { return about{viewOf(now), now.Provider} }
+
+// rules are what a provider's file says of the names that may be reached. A cli
+// machine has no provider of its own.
+func (s *Service) rules(provider string) egress.Rules {
+	file, err := s.cfg.Providers.Get(provider)
+	if err != nil {
+		return egress.Rules{}
+	}
+	return egress.Rules{Allow: file.Reach.Allow, Deny: file.Reach.Deny}
 }
 
 // settings are what a machine of this user's is given.
-func (s *Service) settings(vm store.VM, view guestapi.View) machine.Settings {
+func (s *Service) settings(vm store.VM, of about) machine.Settings {
 	c := guestapi.Configure{
 		Kind: vm.Kind, CAPEM: s.cfg.CAPEM,
-		Locale: s.cfg.Locale, Languages: s.cfg.Languages, TimeZone: view.TimeZone,
-		Width: view.Width, Height: view.Height,
+		Locale: s.cfg.Locale, Languages: s.cfg.Languages, TimeZone: of.view.TimeZone,
+		Width: of.view.Width, Height: of.view.Height,
 	}
 	if c.Width == 0 || c.Height == 0 {
 		c.Width, c.Height = 1280, 800
@@ -51,7 +65,7 @@ func (s *Service) settings(vm store.VM, view guestapi.View) machine.Settings {
 	if vm.Kind == string(machine.CLI) {
 		c.Providers = s.cfg.Providers.All()
 	}
-	id := egress.Identity{UserID: vm.UserID, MachineID: vm.ID, SessionID: string(vm.SessionID), Rules: s.rules(vm)}
+	id := egress.Identity{UserID: vm.UserID, MachineID: vm.ID, SessionID: string(vm.SessionID), Rules: s.rules(of.provider)}
 	way := func(ctx context.Context, streams net.Listener) error {
 		s.cfg.Ways.Use(vm.UserID)
 		defer s.cfg.Ways.Done(vm.UserID)
@@ -82,17 +96,17 @@ func (s *Service) startBrowser(ctx context.Context, now session.Session, cold bo
 		ID: newMachineID(), UserID: now.UserID, SessionID: now.ID, Kind: string(machine.Browser),
 		Driver: s.cfg.Machines.Driver(), State: store.VMCreating, ImageID: s.cfg.ImageID,
 	}
-	_, err := s.start(ctx, vm, machine.Spec{ID: vm.ID, Kind: machine.Browser, Cold: cold}, viewOf(now))
+	_, err := s.start(ctx, vm, machine.Spec{ID: vm.ID, Kind: machine.Browser, Cold: cold}, aboutOf(now))
 	return vm.ID, err
 }
 
 // start writes a machine's row, makes the machine and notes that it runs.
-func (s *Service) start(ctx context.Context, vm store.VM, spec machine.Spec, view guestapi.View) (*machine.Machine, error) {
+func (s *Service) start(ctx context.Context, vm store.VM, spec machine.Spec, of about) (*machine.Machine, error) {
 	if err := s.db.InsertVM(ctx, vm); err != nil {
 		return nil, err
 	}
 	began := time.Now()
-	m, created, err := s.cfg.Machines.Start(ctx, spec, s.settings(vm, view))
+	m, created, err := s.cfg.Machines.Start(ctx, spec, s.settings(vm, of))
 	s.cfg.Observe.MachineStarted(spec.Kind, created.Restored, time.Since(began), err)
 	if err == nil {
 		err = s.db.UpdateVM(ctx, vm.ID, []store.VMState{store.VMCreating}, store.VMChange{
@@ -111,11 +125,11 @@ func (s *Service) start(ctx context.Context, vm store.VM, spec machine.Spec, vie
 }
 
 // adopt attaches to a machine that an earlier server has started.
-func (s *Service) adopt(ctx context.Context, vm store.VM, view guestapi.View) (*machine.Machine, error) {
+func (s *Service) adopt(ctx context.Context, vm store.VM, of about) (*machine.Machine, error) {
 	if vm.State != store.VMRunning {
 		return nil, fmt.Errorf("its row says %q: %w", vm.State, machine.ErrGone)
 	}
-	m, err := s.cfg.Machines.Adopt(ctx, vm.ID, vm.Ref, s.settings(vm, view))
+	m, err := s.cfg.Machines.Adopt(ctx, vm.ID, vm.Ref, s.settings(vm, of))
 	if err != nil {
 		return nil, err
 	}

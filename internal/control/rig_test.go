@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/anteroom/anteroom/internal/control"
+	"github.com/anteroom/anteroom/internal/egress"
 	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/machine"
 	"github.com/anteroom/anteroom/internal/machine/fake"
@@ -22,6 +23,7 @@ import (
 	"github.com/anteroom/anteroom/internal/store"
 	"github.com/anteroom/anteroom/internal/store/sqlite"
 	"github.com/anteroom/anteroom/internal/vault"
+	"github.com/anteroom/anteroom/internal/ways"
 )
 
 const build = "a build"
@@ -76,7 +78,7 @@ func (w *world) newUser(name string) string {
 // shut is an egress through which nothing leaves.
 type shut struct{}
 
-func (shut) Serve(_ context.Context, _, _, _ string, streams net.Listener) error {
+func (shut) Serve(_ context.Context, _ egress.Identity, streams net.Listener) error {
 	for {
 		conn, err := streams.Accept()
 		if err != nil {
@@ -84,6 +86,17 @@ func (shut) Serve(_ context.Context, _, _, _ string, streams net.Listener) error
 		}
 		_ = conn.Close()
 	}
+}
+
+// openWays is a way out that is always open, from one address.
+type openWays struct{}
+
+const exitAddress = "203.0.113.7"
+
+func (openWays) Use(string)  {}
+func (openWays) Done(string) {}
+func (openWays) Open(context.Context, string, *provider.File) (ways.Way, error) {
+	return ways.Way{ExitAddress: exitAddress}, nil
 }
 
 // service is a service that runs.
@@ -95,7 +108,7 @@ type service struct {
 func (w *world) config() control.Config {
 	logger := slog.New(slog.DiscardHandler)
 	return control.Config{
-		Database: w.db, Vault: w.vault, Providers: w.providers, Egress: shut{}, Logger: logger,
+		Database: w.db, Vault: w.vault, Providers: w.providers, Egress: shut{}, Ways: openWays{}, Logger: logger,
 		Machines: machine.NewManager(fake.NewDriver(w.host), logger),
 		StateDir: w.dir, ImageID: "image", Build: build, Locale: "en_US", Languages: "en-US,en", Owner: "local",
 	}

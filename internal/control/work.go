@@ -289,7 +289,7 @@ func (s *Service) sessionMachine(ctx context.Context, now session.Session) (*mac
 	if err != nil {
 		return nil, fail(session.ReasonMachineLost, err)
 	}
-	m, err := s.adopt(ctx, vm, viewOf(now))
+	m, err := s.adopt(ctx, vm, aboutOf(now))
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, err

@@ -13,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/anteroom/anteroom/internal/egress"
 	"github.com/anteroom/anteroom/internal/provider"
 	"github.com/anteroom/anteroom/internal/server"
 )
@@ -100,13 +99,14 @@ func (e *exam) providers(context.Context) Result {
 // egress connects to each upstream; where there is none, to every host that a
 // provider needs.
 func (e *exam) egress(ctx context.Context) Result {
-	var through []string // upstreams
-	for _, u := range e.cfg.Upstreams {
-		if _, err := egress.ParseUpstream(u); err != nil {
-			return missing(err.Error(), "write the upstream as it says")
-		}
-		if u != egress.Direct {
-			through = append(through, upstreamAddress(u))
+	ups, err := e.cfg.Ways()
+	if err != nil {
+		return missing(err.Error(), "write the upstreams, and what is asked of them, as it says")
+	}
+	var through []string
+	for _, u := range ups {
+		if !u.IsDirect() {
+			through = append(through, u.Addr())
 		}
 	}
 	if len(through) > 0 {
@@ -124,15 +124,6 @@ func (e *exam) egress(ctx context.Context) Result {
 		return missing("none of the providers' hosts is reached", "check this host's name service, route and firewall (ports 80 and 443 outwards), or configure an upstream")
 	}
 	return warning("not reached: "+strings.Join(bad, ", "), "their tools cannot sign in from here: check the firewall, or configure an upstream")
-}
-
-// upstreamAddress is host:port of an upstream that has been parsed.
-func upstreamAddress(u egress.UpstreamURL) string {
-	s := string(u)
-	if at := strings.LastIndexByte(s, '@'); at >= 0 {
-		return strings.TrimSuffix(s[at+1:], "/")
-	}
-	return strings.TrimSuffix(s[len("http://"):], "/")
 }
 
 func (e *exam) providerHosts() []string {

@@ -14,6 +14,27 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for EgressKind.
+const (
+	EgressKindDirect EgressKind = "direct"
+	EgressKindPort   EgressKind = "port"
+	EgressKindShared EgressKind = "shared"
+)
+
+// Valid indicates whether the value is a known member of the EgressKind enum.
+func (e EgressKind) Valid() bool {
+	switch e {
+	case EgressKindDirect:
+		return true
+	case EgressKindPort:
+		return true
+	case EgressKindShared:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for EventKind.
 const (
 	EventKindCredentialDeleted   EventKind = "credential_deleted"
@@ -104,6 +125,30 @@ func (e MachineState) Valid() bool {
 	case MachineStateFailed:
 		return true
 	case MachineStateRunning:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PortState.
+const (
+	PortStateAssigned    PortState = "assigned"
+	PortStateFree        PortState = "free"
+	PortStateQuarantined PortState = "quarantined"
+	PortStateResting     PortState = "resting"
+)
+
+// Valid indicates whether the value is a known member of the PortState enum.
+func (e PortState) Valid() bool {
+	switch e {
+	case PortStateAssigned:
+		return true
+	case PortStateFree:
+		return true
+	case PortStateQuarantined:
+		return true
+	case PortStateResting:
 		return true
 	default:
 		return false
@@ -221,6 +266,7 @@ const (
 	ReasonCaptureInvalid     Reason = "capture_invalid"
 	ReasonDeliveryFailed     Reason = "delivery_failed"
 	ReasonDiskFull           Reason = "disk_full"
+	ReasonExitAddressChanged Reason = "exit_address_changed"
 	ReasonExpired            Reason = "expired"
 	ReasonInternal           Reason = "internal"
 	ReasonLoginExited        Reason = "login_exited"
@@ -229,9 +275,12 @@ const (
 	ReasonMachineLost        Reason = "machine_lost"
 	ReasonMachineStartFailed Reason = "machine_start_failed"
 	ReasonNoMemory           Reason = "no_memory"
+	ReasonNoUpstreamPort     Reason = "no_upstream_port"
+	ReasonProviderBlocked    Reason = "provider_blocked"
 	ReasonProviderUnknown    Reason = "provider_unknown"
 	ReasonStoreFailed        Reason = "store_failed"
 	ReasonUpstreamFailed     Reason = "upstream_failed"
+	ReasonUpstreamPortShut   Reason = "upstream_port_shut"
 )
 
 // Valid indicates whether the value is a known member of the Reason enum.
@@ -244,6 +293,8 @@ func (e Reason) Valid() bool {
 	case ReasonDeliveryFailed:
 		return true
 	case ReasonDiskFull:
+		return true
+	case ReasonExitAddressChanged:
 		return true
 	case ReasonExpired:
 		return true
@@ -261,11 +312,17 @@ func (e Reason) Valid() bool {
 		return true
 	case ReasonNoMemory:
 		return true
+	case ReasonNoUpstreamPort:
+		return true
+	case ReasonProviderBlocked:
+		return true
 	case ReasonProviderUnknown:
 		return true
 	case ReasonStoreFailed:
 		return true
 	case ReasonUpstreamFailed:
+		return true
+	case ReasonUpstreamPortShut:
 		return true
 	default:
 		return false
@@ -329,6 +386,12 @@ func (e AllEventsParamsFrom) Valid() bool {
 	}
 }
 
+// AssignPort defines model for AssignPort.
+type AssignPort struct {
+	// User A user's name.
+	User string `json:"user"`
+}
+
 // Credential defines model for Credential.
 type Credential struct {
 	// Account What the tool calls the account, if it says so.
@@ -354,6 +417,30 @@ type Credential struct {
 type CredentialList struct {
 	Credentials []Credential `json:"credentials"`
 }
+
+// Egress defines model for Egress.
+type Egress struct {
+	CheckedAt *time.Time `json:"checked_at,omitempty"`
+
+	// ExitAddress Where they come from, if that is looked at.
+	ExitAddress *string `json:"exit_address,omitempty"`
+
+	// Kind A port of the user's own, an upstream that all users share, or none at all.
+	Kind EgressKind `json:"kind"`
+
+	// Open Machines of the user leave through it at the moment.
+	Open bool `json:"open"`
+
+	// Port The user's own port, once they have one.
+	Port *string `json:"port,omitempty"`
+
+	// Reason Why the port is in quarantine.
+	Reason *string    `json:"reason,omitempty"`
+	State  *PortState `json:"state,omitempty"`
+}
+
+// EgressKind A port of the user's own, an upstream that all users share, or none at all.
+type EgressKind string
 
 // Event defines model for Event.
 type Event struct {
@@ -418,12 +505,61 @@ type MachineList struct {
 
 // Me defines model for Me.
 type Me struct {
-	ID   string `json:"id"`
-	Name string `json:"name"`
+	// Admin The user may administer what belongs to the whole server.
+	Admin bool   `json:"admin"`
+	ID    string `json:"id"`
+	Name  string `json:"name"`
 
 	// Version The server's version.
 	Version string `json:"version"`
 }
+
+// PinPort defines model for PinPort.
+type PinPort struct {
+	ExitAddress *string `json:"exit_address,omitempty"`
+}
+
+// Port defines model for Port.
+type Port struct {
+	AssignedAt *time.Time `json:"assigned_at,omitempty"`
+	CheckedAt  *time.Time `json:"checked_at,omitempty"`
+
+	// Configured It is in the server's configuration.
+	Configured  bool    `json:"configured"`
+	ExitAddress *string `json:"exit_address,omitempty"`
+
+	// InUse Machines leave through it at the moment.
+	InUse     bool       `json:"in_use"`
+	Port      string     `json:"port"`
+	Reason    *string    `json:"reason,omitempty"`
+	Refuses   []Refusal  `json:"refuses"`
+	RestUntil *time.Time `json:"rest_until,omitempty"`
+	State     PortState  `json:"state"`
+
+	// User The name of the user who has it.
+	User *string `json:"user,omitempty"`
+}
+
+// PortList defines model for PortList.
+type PortList struct {
+	Ports []Port `json:"ports"`
+
+	// Shared All users leave through one upstream; there are no ports to give.
+	Shared bool `json:"shared"`
+}
+
+// PortReport defines model for PortReport.
+type PortReport struct {
+	ExitAddress *string `json:"exit_address,omitempty"`
+	Port        string  `json:"port"`
+
+	// Problem A stable code of what went wrong.
+	Problem *string   `json:"problem,omitempty"`
+	Refuses []Refusal `json:"refuses"`
+}
+
+// PortState defines model for PortState.
+type PortState string
 
 // Problem RFC 9457.
 type Problem struct {
@@ -474,8 +610,26 @@ type ProviderList struct {
 	Providers []Provider `json:"providers"`
 }
 
+// QuarantinePort defines model for QuarantinePort.
+type QuarantinePort struct {
+	Reason string `json:"reason"`
+}
+
 // Reason Why a session ended without success. Stable.
 type Reason string
+
+// Refusal defines model for Refusal.
+type Refusal struct {
+	// Name A host that the provider needs and the proxy refuses.
+	Name     string `json:"name"`
+	Provider string `json:"provider"`
+}
+
+// ReleasePort defines model for ReleasePort.
+type ReleasePort struct {
+	// Now Another user may be given it at once, instead of after a rest.
+	Now *bool `json:"now,omitempty"`
+}
 
 // Session defines model for Session.
 type Session struct {
@@ -488,7 +642,10 @@ type Session struct {
 	Deadline     time.Time `json:"deadline"`
 
 	// Detail One more sentence, if there is more to say.
-	Detail        *string    `json:"detail,omitempty"`
+	Detail *string `json:"detail,omitempty"`
+
+	// ExitAddress Where its machine was seen to come from.
+	ExitAddress   *string    `json:"exit_address,omitempty"`
 	ID            string     `json:"id"`
 	LastHeartbeat *time.Time `json:"last_heartbeat,omitempty"`
 
@@ -562,6 +719,9 @@ type ID = string
 // LastEventID defines model for LastEventId.
 type LastEventID = string
 
+// PortAddress defines model for PortAddress.
+type PortAddress = string
+
 // AllEventsParams defines parameters for AllEvents.
 type AllEventsParams struct {
 	// From `now`: only what happens once the stream is open, unless `after` or Last-Event-ID say where it goes on.
@@ -606,6 +766,18 @@ type SessionEventsParams struct {
 	LastEventID *LastEventID `json:"Last-Event-ID,omitempty"`
 }
 
+// AssignPortJSONRequestBody defines body for AssignPort for application/json ContentType.
+type AssignPortJSONRequestBody = AssignPort
+
+// PinPortJSONRequestBody defines body for PinPort for application/json ContentType.
+type PinPortJSONRequestBody = PinPort
+
+// QuarantinePortJSONRequestBody defines body for QuarantinePort for application/json ContentType.
+type QuarantinePortJSONRequestBody = QuarantinePort
+
+// ReleasePortJSONRequestBody defines body for ReleasePort for application/json ContentType.
+type ReleasePortJSONRequestBody = ReleasePort
+
 // LoginJSONRequestBody defines body for Login for application/json ContentType.
 type LoginJSONRequestBody = Login
 
@@ -626,6 +798,27 @@ type ServerInterface interface {
 	// DeliverCredential Deliver a credential to the user's own machine
 	// (POST /api/v1/credentials/{id}/deliver)
 	DeliverCredential(w http.ResponseWriter, r *http.Request, id ID)
+	// GetEgress The user's way out to the internet
+	// (GET /api/v1/egress)
+	GetEgress(w http.ResponseWriter, r *http.Request)
+	// ListPorts All upstream ports, for an administrator
+	// (GET /api/v1/egress/ports)
+	ListPorts(w http.ResponseWriter, r *http.Request)
+	// AssignPort Move a user to this port
+	// (POST /api/v1/egress/ports/{port}/assign)
+	AssignPort(w http.ResponseWriter, r *http.Request, port PortAddress)
+	// CheckPort Look where this port leads, and what it refuses
+	// (POST /api/v1/egress/ports/{port}/check)
+	CheckPort(w http.ResponseWriter, r *http.Request, port PortAddress)
+	// PinPort Accept an exit address for this port
+	// (POST /api/v1/egress/ports/{port}/pin)
+	PinPort(w http.ResponseWriter, r *http.Request, port PortAddress)
+	// QuarantinePort Put this port out of use
+	// (POST /api/v1/egress/ports/{port}/quarantine)
+	QuarantinePort(w http.ResponseWriter, r *http.Request, port PortAddress)
+	// ReleasePort Take this port from its user, and out of quarantine
+	// (POST /api/v1/egress/ports/{port}/release)
+	ReleasePort(w http.ResponseWriter, r *http.Request, port PortAddress)
 	// AllEvents All events of the user, as they happen
 	// (GET /api/v1/events)
 	AllEvents(w http.ResponseWriter, r *http.Request, params AllEventsParams)
@@ -783,6 +976,164 @@ func (siw *ServerInterfaceWrapper) DeliverCredential(w http.ResponseWriter, r *h
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.DeliverCredential(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetEgress operation middleware
+func (siw *ServerInterfaceWrapper) GetEgress(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetEgress(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListPorts operation middleware
+func (siw *ServerInterfaceWrapper) ListPorts(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListPorts(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// AssignPort operation middleware
+func (siw *ServerInterfaceWrapper) AssignPort(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "port" -------------
+	var port PortAddress
+
+	err = runtime.BindStyledParameterWithOptions("simple", "port", r.PathValue("port"), &port, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "port", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.AssignPort(w, r, port)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CheckPort operation middleware
+func (siw *ServerInterfaceWrapper) CheckPort(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "port" -------------
+	var port PortAddress
+
+	err = runtime.BindStyledParameterWithOptions("simple", "port", r.PathValue("port"), &port, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "port", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CheckPort(w, r, port)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PinPort operation middleware
+func (siw *ServerInterfaceWrapper) PinPort(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "port" -------------
+	var port PortAddress
+
+	err = runtime.BindStyledParameterWithOptions("simple", "port", r.PathValue("port"), &port, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "port", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PinPort(w, r, port)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// QuarantinePort operation middleware
+func (siw *ServerInterfaceWrapper) QuarantinePort(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "port" -------------
+	var port PortAddress
+
+	err = runtime.BindStyledParameterWithOptions("simple", "port", r.PathValue("port"), &port, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "port", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.QuarantinePort(w, r, port)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReleasePort operation middleware
+func (siw *ServerInterfaceWrapper) ReleasePort(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "port" -------------
+	var port PortAddress
+
+	err = runtime.BindStyledParameterWithOptions("simple", "port", r.PathValue("port"), &port, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "port", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReleasePort(w, r, port)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1511,6 +1862,13 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/machines/{id}", wrapper.GetMachine)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/machines/{id}/tickets", wrapper.CreateTerminalTicket)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/machines/{id}/terminal", wrapper.OpenTerminal)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/egress", wrapper.GetEgress)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/egress/ports", wrapper.ListPorts)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/egress/ports/{port}/assign", wrapper.AssignPort)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/egress/ports/{port}/release", wrapper.ReleasePort)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/egress/ports/{port}/quarantine", wrapper.QuarantinePort)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/egress/ports/{port}/pin", wrapper.PinPort)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/egress/ports/{port}/check", wrapper.CheckPort)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/me", wrapper.GetMe)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/login", wrapper.Login)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/logout", wrapper.Logout)

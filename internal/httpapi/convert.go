@@ -20,6 +20,7 @@ func apiSession(s session.Session) Session {
 		Attempt:       s.Attempt,
 		VMID:          optional(s.VMID),
 		ViewerURL:     s.ViewerURL,
+		ExitAddress:   optional(s.ExitAddress),
 		CredentialID:  optional(s.CredentialID),
 		LastHeartbeat: optionalTime(s.LastHeartbeat),
 		Deadline:      s.Deadline.UTC(),

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/anteroom/anteroom/internal/store"
+	"github.com/anteroom/anteroom/internal/ways"
 )
 
 func setCookie(t *testing.T, a answer) *http.Cookie {
@@ -258,7 +259,7 @@ func TestHostHeader(t *testing.T) {
 
 func TestConfiguredHosts(t *testing.T) {
 	for _, bad := range []string{"", "https://x.example", "x.example:443", "x y", "*.example", "x/y", strings.Repeat("a", 254)} {
-		if _, err := New(Config{UseCases: newFake(), Auth: noAuth{}, Hosts: []string{bad}}); err == nil {
+		if _, err := New(Config{UseCases: newFake(), Outward: &ways.Ways{}, Auth: noAuth{}, Hosts: []string{bad}}); err == nil {
 			t.Errorf("%q is taken as a host", bad)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/anteroom/anteroom/internal/provider"
 	"github.com/anteroom/anteroom/internal/session"
 	"github.com/anteroom/anteroom/internal/store"
+	"github.com/anteroom/anteroom/internal/ways"
 )
 
 // UseCases is what the API asks of the service behind it. All methods may be
@@ -72,6 +73,21 @@ type UseCases interface {
 	OpenTerminal(ctx context.Context, userID, machineID, ticket string, cols, rows int) (io.ReadWriteCloser, error)
 }
 
+// Outward is who leaves for the internet how. *ways.Ways is one; it says what
+// the methods guarantee.
+type Outward interface {
+	Shared() bool
+	Direct() bool
+	Way(userID string) (ways.Way, bool)
+	PortOf(ctx context.Context, userID string) (store.Port, error)
+	Ports(ctx context.Context) ([]ways.Port, error)
+	Assign(ctx context.Context, userID string, key store.PortKey) (store.Port, error)
+	Release(ctx context.Context, key store.PortKey, now bool) error
+	Quarantine(ctx context.Context, key store.PortKey, reason string) error
+	Pin(ctx context.Context, key store.PortKey, address string) (store.Port, error)
+	Look(ctx context.Context, key store.PortKey, providers []*provider.File) (ways.Report, error)
+}
+
 // Auth is what the API needs to know who is asking. A hash is store.HashSecret
 // of the secret; expired tokens are not found.
 type Auth interface {
@@ -80,4 +96,6 @@ type Auth interface {
 	ConsumeLink(ctx context.Context, hash [32]byte) (store.User, error)
 	CreateToken(ctx context.Context, t store.Token, hash [32]byte) (store.Token, error)
 	DeleteToken(ctx context.Context, userID, id string) error
+	UserByName(ctx context.Context, name string) (store.User, error)
+	Users(ctx context.Context) ([]store.User, error)
 }

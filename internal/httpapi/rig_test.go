@@ -87,7 +87,7 @@ func startRig(t *testing.T, change func(*Config)) *rig {
 	t.Cleanup(func() { _ = db.Close() })
 	r.db = db
 	cfg := Config{
-		UseCases: r.uc, Auth: db, Version: "test",
+		UseCases: r.uc, Outward: newOutward(t, db, "http://u:hush@proxy.example:10001-10002"), Auth: db, Version: "test",
 		Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Page: fstest.MapFS{
 			"index.html":         {Data: []byte("<!doctype html>the page")},

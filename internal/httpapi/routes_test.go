@@ -17,6 +17,7 @@ type routeCase struct {
 	body    string
 	want    int // the status for the owner
 	stream  bool
+	admin   bool // for an administrator, who alice is and bob is not
 }
 
 func bySession(p person) string { return string(p.session) }
@@ -45,12 +46,20 @@ var routeCases = map[string]routeCase{
 	"DELETE /api/v1/machines/{id}":          {subject: byMachine, want: 204},
 	"POST /api/v1/machines/{id}/tickets":    {subject: byMachine, want: 201},
 	"GET /api/v1/machines/{id}/terminal":    {subject: byMachine, want: 426},
+	"GET /api/v1/egress":                    {want: 200},
+	"GET /api/v1/egress/ports":              {want: 200, admin: true},
 	"GET /api/v1/me":                        {want: 200},
 	"POST /api/v1/login":                    {public: true, body: `{"code":"x"}`},
 	"POST /api/v1/logout":                   {want: 204},
 	"GET /healthz":                          {public: true},
 	"GET /readyz":                           {public: true},
 	"GET /metrics":                          {want: 200},
+
+	"POST /api/v1/egress/ports/{port}/assign":     {body: `{"user":"bob"}`, want: 200, admin: true},
+	"POST /api/v1/egress/ports/{port}/release":    {body: `{}`, want: 204, admin: true},
+	"POST /api/v1/egress/ports/{port}/quarantine": {body: `{"reason":"x"}`, want: 204, admin: true},
+	"POST /api/v1/egress/ports/{port}/pin":        {body: `{}`, want: 404, admin: true}, // nobody has it yet
+	"POST /api/v1/egress/ports/{port}/check":      {want: 200, admin: true},
 }
 
 // recorderMux collects the routes that the generated server registers.
@@ -138,6 +147,7 @@ func (r *rig) address(pattern string, c routeCase, p person) (method, path strin
 	if c.subject != nil {
 		path = strings.Replace(path, "{id}", c.subject(p), 1)
 	}
+	path = strings.Replace(path, "{port}", testPort, 1)
 	return method, path
 }
 
@@ -176,6 +186,32 @@ func TestForeignThingsDoNotExist(t *testing.T) {
 				t.Errorf("%s of bob has alice's %s", list, id)
 			}
 		}
+	}
+}
+
+// TestAdministratorsOnly: to others what is theirs does not exist, whether there
+// is such a port or not.
+func TestAdministratorsOnly(t *testing.T) {
+	r := newRig(t, nil)
+	before := r.do("GET", "/api/v1/egress/ports", "", bearer(r.alice.token))
+	if before.status != http.StatusOK || !strings.Contains(before.body, testPort) {
+		t.Fatalf("the administrator gets %d %s", before.status, before.body)
+	}
+	for _, pattern := range generatedRoutes(t) {
+		c := routeCases[pattern]
+		if strings.Contains(pattern, "{port}") != (c.admin && strings.Contains(pattern, "/ports/")) {
+			t.Errorf("%s: who may use it?", pattern)
+		}
+		if !c.admin {
+			continue
+		}
+		method, path := r.address(pattern, c, r.alice)
+		for _, p := range []string{path, strings.Replace(path, testPort, "nowhere.example:1", 1), strings.Replace(path, testPort, "none", 1)} {
+			r.problem(r.do(method, p, c.body, bearer(r.bob.token)), ProblemCodeNotFound)
+		}
+	}
+	if after := r.do("GET", "/api/v1/egress/ports", "", bearer(r.alice.token)); after.body != before.body {
+		t.Errorf("it was %s and is %s", before.body, after.body)
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 // value of everything else is its default.
 type Config struct {
 	UseCases UseCases
+	Outward  Outward
 	Auth     Auth
 
 	// Hosts are the host names, without port, under which the service may be
@@ -75,8 +76,8 @@ type Server struct {
 
 // New checks cfg and returns a server that is ready to answer.
 func New(cfg Config) (*Server, error) {
-	if cfg.UseCases == nil || cfg.Auth == nil {
-		return nil, errors.New("httpapi: UseCases and Auth are required")
+	if cfg.UseCases == nil || cfg.Auth == nil || cfg.Outward == nil {
+		return nil, errors.New("httpapi: UseCases, Auth and Outward are required")
 	}
 	cfg = withDefaults(cfg)
 	s := &Server{

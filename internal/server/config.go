@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/anteroom/anteroom/internal/egress"
 	"github.com/anteroom/anteroom/internal/steps"
 )
 
@@ -27,9 +26,9 @@ type Config struct {
 	BehindProxy bool     // a reverse proxy of the operator's is in front
 	Hosts       []string // names under which the service is reached, beside loopback's; HostNames says what empty means
 
-	Upstreams    []egress.UpstreamURL // exactly one: "direct" or an HTTP proxy's URL
-	CAFiles      []string             // extra certificates for the machines, PEM
-	ProvidersDir string               // more provider files
+	Outward
+	CAFiles      []string // extra certificates for the machines, PEM
+	ProvidersDir string   // more provider files
 
 	ImageDir string // where golden images are kept
 	Guest    string // path of the anteroom-guest program
@@ -75,7 +74,7 @@ func Defaults() Config {
 		ImageDir:      "/var/cache/anteroom",
 		Guest:         filepath.Join(bin, "anteroom-guest"),
 		Runsc:         filepath.Join(bin, "runsc"),
-		Upstreams:     []egress.UpstreamURL{egress.Direct},
+		Outward:       outwardDefaults(),
 		Locale:        "en_US",
 		Languages:     "en-US,en",
 		SessionTime:   30 * time.Minute,

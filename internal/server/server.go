@@ -18,7 +18,6 @@ import (
 
 	"github.com/anteroom/anteroom/internal/buildinfo"
 	"github.com/anteroom/anteroom/internal/control"
-	"github.com/anteroom/anteroom/internal/egress"
 	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/httpapi"
 	"github.com/anteroom/anteroom/internal/image"
@@ -95,7 +94,7 @@ func run(ctx context.Context, cfg Config, p purpose) error {
 	defer func() { _ = db.Close() }()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	service, closeService, err := newService(ctx, cfg, p, db, registry)
+	service, out, closeService, err := newService(ctx, cfg, p, db, registry)
 	if err != nil {
 		return err
 	}
@@ -105,7 +104,7 @@ func run(ctx context.Context, cfg Config, p purpose) error {
 		return err
 	}
 	api, err := httpapi.New(httpapi.Config{
-		UseCases: service, Auth: db,
+		UseCases: service, Outward: out, Auth: db,
 		Hosts: hosts, BehindProxy: cfg.BehindProxy, MetricsPublic: cfg.MetricsPublic,
 		Version: buildinfo.Version(), Registry: registry, Logger: cfg.Logger,
 		Ready: func(ctx context.Context) error { _, err := db.Stats(ctx); return err },
@@ -113,12 +112,12 @@ func run(ctx context.Context, cfg Config, p purpose) error {
 	if err != nil {
 		return err
 	}
-	return serve(ctx, cfg, p, db, service, api)
+	return serve(ctx, cfg, p, db, service, out, api)
 }
 
 // serve listens and runs HTTP, control and what else there is to do, until ctx
 // ends or one of them does.
-func serve(ctx context.Context, cfg Config, p purpose, db *sqlite.DB, service *control.Service, api *httpapi.Server) error {
+func serve(ctx context.Context, cfg Config, p purpose, db *sqlite.DB, service *control.Service, out *outward, api *httpapi.Server) error {
 	listener, err := net.Listen("tcp", cfg.Listen)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("%s is in use by another program: stop it, or give another address with --listen: %w", cfg.Listen, err)
@@ -132,6 +131,7 @@ func serve(ctx context.Context, cfg Config, p purpose, db *sqlite.DB, service *c
 	begin := func(f func() error) { group.Go(func() error { defer cancel(); return f() }) }
 	web := api.HTTPServer()
 	begin(func() error { return service.Run(ctx) })
+	begin(func() error { return out.Run(ctx) })
 	begin(func() error { return listenAndServe(cfg, web, listener) })
 	begin(func() error {
 		<-ctx.Done()
@@ -266,40 +266,40 @@ func newLink(ctx context.Context, db *sqlite.DB, userID, page string, expires ti
 }
 
 // newService makes everything below the API, and what ends it.
-func newService(ctx context.Context, cfg Config, p purpose, db *sqlite.DB, registry *prometheus.Registry) (*control.Service, func(), error) {
+func newService(ctx context.Context, cfg Config, p purpose, db *sqlite.DB, registry *prometheus.Registry) (*control.Service, *outward, func(), error) {
 	sealed, err := OpenVault(ctx, cfg, db)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	providers, err := provider.Load(cfg.ProvidersDir)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	cfg.Logger.Info("providers", "loaded", providers)
 	golden, err := image.Find(image.Config{Dir: cfg.ImageDir, Guest: cfg.Guest})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	cas, err := ReadCAs(cfg.CAFiles)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	driver, err := newDriver(ctx, cfg, golden, guestapi.Warm{CAPEM: cas, Locale: cfg.Locale, Languages: cfg.Languages, Providers: providers.All()})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	way, err := egress.New(egress.Config{Upstreams: cfg.Upstreams, Logger: cfg.Logger, Registerer: registry})
+	out, err := newOutward(ctx, cfg, db, cas, registry)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	observer, err := newMetrics(registry, db, cfg.Logger)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	machines := machine.NewManager(driver, cfg.Logger)
 	service, err := control.New(control.Config{
 		Database: db, Vault: sealed, Providers: providers, Machines: machines,
-		Egress: egressOf{way}, Logger: cfg.Logger, Deliver: p.deliver,
+		Egress: out.proxy, Ways: out, Logger: cfg.Logger, Deliver: p.deliver,
 		StateDir: cfg.StateDir, ImageID: golden.ID, Build: buildinfo.ID(),
 		CAPEM: cas, Locale: cfg.Locale, Languages: cfg.Languages,
 		// One server at a time holds the state directory, so every lease in it
@@ -307,8 +307,9 @@ func newService(ctx context.Context, cfg Config, p purpose, db *sqlite.DB, regis
 		Owner:       "local",
 		SessionTime: cfg.SessionTime, StartsAtOnce: cfg.StartsAtOnce, Observe: observer,
 	})
-	return service, func() {
-		_ = way.Close()
+	out.service = service
+	return service, out, func() {
+		_ = out.proxy.Close()
 		closeMachines(ctx, cfg, p, machines, driver)
 	}, err
 }
@@ -324,13 +325,6 @@ func closeMachines(ctx context.Context, cfg Config, p purpose, machines *machine
 	if err := driver.Close(); err != nil {
 		cfg.Logger.Error("letting go of the machines", "err", err)
 	}
-}
-
-// egressOf gives the control package's plain arguments the egress's type.
-type egressOf struct{ *egress.Proxy }
-
-func (e egressOf) Serve(ctx context.Context, userID, machineID, sessionID string, streams net.Listener) error {
-	return e.Proxy.Serve(ctx, egress.Identity{UserID: userID, MachineID: machineID, SessionID: sessionID}, streams)
 }
 
 // newDriver makes the driver, and the snapshot from which its browser machines

@@ -168,11 +168,11 @@ func (s *Settings) readUpstreams() error {
 	case list.from == fromFile:
 		where = s.configFile + ": " + list.key()
 	}
-	if n := len(s.Server.Upstreams); n != 1 {
-		return refuse("%s: there must be exactly one upstream, not %d", where, n)
-	}
-	if _, err := egress.ParseUpstream(s.Server.Upstreams[0]); err != nil {
+	if _, err := egress.ParseUpstreams(s.Server.Upstreams); err != nil {
 		return refuse("%s: %v", where, err)
+	}
+	if _, err := s.Server.Ways(); err != nil {
+		return refuse("egress: %v", err)
 	}
 	return nil
 }

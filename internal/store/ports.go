@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"strconv"
 	"time"
@@ -15,6 +16,20 @@ var ErrNoPort = errors.New("store: no upstream port is left")
 type PortKey struct {
 	Host string
 	Port int
+}
+
+// ParsePortKey reads what String writes; ErrInvalid for anything else.
+func ParsePortKey(s string) (PortKey, error) {
+	host, text, err := net.SplitHostPort(s)
+	if err != nil {
+		return PortKey{}, fmt.Errorf("%w: an upstream port is host:port", ErrInvalid)
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	key := PortKey{Host: host, Port: int(port)} //nolint:gosec // of 16 bits
+	if err != nil || key.String() != s {
+		return PortKey{}, fmt.Errorf("%w: an upstream port is host:port", ErrInvalid)
+	}
+	return key, nil
 }
 
 // String is host:port.

@@ -110,9 +110,10 @@ func (w *Ways) Quarantine(ctx context.Context, key store.PortKey, reason string)
 	return nil
 }
 
-// Pin has a user's port be the one with an exit address; "" means the one that
-// is seen next. It takes the port out of quarantine.
-func (w *Ways) Pin(ctx context.Context, userID, address string) (store.Port, error) {
+// Pin has a port that somebody has be the one with an exit address; "" means
+// the one that is seen next. It takes the port out of quarantine.
+// store.ErrNotFound if nobody has it.
+func (w *Ways) Pin(ctx context.Context, key store.PortKey, address string) (store.Port, error) {
 	if w.cfg.Shared {
 		return store.Port{}, ErrShared
 	}
@@ -123,11 +124,11 @@ func (w *Ways) Pin(ctx context.Context, userID, address string) (store.Port, err
 		}
 		address = a.String()
 	}
-	p, err := w.cfg.Database.PinExit(ctx, userID, address)
+	p, err := w.cfg.Database.PinExit(ctx, key, address)
 	if err == nil {
-		w.log.Info("exit address pinned by an administrator", "user", userID, "upstream", p.PortKey.String(), "exit", address)
+		w.log.Info("exit address pinned by an administrator", "user", p.UserID, "upstream", key.String(), "exit", address)
 		w.follow(ctx)
-		w.again(userID)
+		w.again(p.UserID)
 	}
 	return p, err
 }

@@ -36,7 +36,7 @@ type database interface {
 	ReleasePort(ctx context.Context, key store.PortKey, rest time.Duration) error
 	QuarantinePort(ctx context.Context, key store.PortKey, reason string) error
 	SawExit(ctx context.Context, userID string, key store.PortKey, address string) (store.Port, error)
-	PinExit(ctx context.Context, userID, address string) (store.Port, error)
+	PinExit(ctx context.Context, key store.PortKey, address string) (store.Port, error)
 	PortRefuses(ctx context.Context, key store.PortKey, provider, name string) error
 }
 
@@ -172,6 +172,9 @@ func Check(ups []egress.Upstream, shared bool, exit Exit) error {
 
 // Shared says whether all users leave through the same upstream.
 func (w *Ways) Shared() bool { return w.cfg.Shared }
+
+// Direct says whether they leave without a proxy.
+func (w *Ways) Direct() bool { return w.cfg.Upstreams[0].IsDirect() }
 
 // Use says that one more machine of a user runs. Its way is opened, and kept
 // open, by Run. Each call is to be followed by one of Done.

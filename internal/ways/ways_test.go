@@ -270,7 +270,7 @@ func TestChangedAddress(t *testing.T) {
 			w.Errorf("it does not say which address: %v", err)
 		}
 		// An administrator says that it is right.
-		if _, err := s.Pin(w.Context(), a.ID, "203.0.113.1"); err != nil {
+		if _, err := s.Pin(w.Context(), key(1), "203.0.113.1"); err != nil {
 			w.Fatal(err)
 		}
 		pass(2 * time.Second)
@@ -433,7 +433,7 @@ func TestAdministrator(t *testing.T) {
 		if err != nil || r.Err != nil || r.ExitAddress != "203.0.113.2" || len(r.Refuses) > 0 {
 			w.Errorf("%+v, %v", r, err)
 		}
-		if _, err := s.Pin(w.Context(), b.ID, "not an address"); !errors.Is(err, store.ErrInvalid) {
+		if _, err := s.Pin(w.Context(), key(2), "not an address"); !errors.Is(err, store.ErrInvalid) {
 			w.Errorf("%v", err)
 		}
 	})

@@ -202,12 +202,12 @@ func (db *DB) SawExit(ctx context.Context, userID string, key store.PortKey, add
 		address, ms(db.now()), userID, key.Host, key.Port)
 }
 
-// PinExit has a user's port be the one with this exit address ("": the next
-// that is seen), and takes it out of quarantine. store.ErrNotFound if the user
-// has no port.
-func (db *DB) PinExit(ctx context.Context, userID, address string) (store.Port, error) {
-	return db.exit(ctx, "pin an exit address", "UPDATE proxy_ports SET exit_address = ?, state = 'assigned', reason = '' WHERE user_id = ? RETURNING "+portColumns,
-		address, userID)
+// PinExit has a port that somebody has be the one with this exit address ("":
+// the next that is seen), and takes it out of quarantine. store.ErrNotFound if
+// nobody has it.
+func (db *DB) PinExit(ctx context.Context, key store.PortKey, address string) (store.Port, error) {
+	return db.exit(ctx, "pin an exit address", `UPDATE proxy_ports SET exit_address = ?, state = 'assigned', reason = ''
+		WHERE host = ? AND port = ? AND user_id IS NOT NULL RETURNING `+portColumns, address, key.Host, key.Port)
 }
 
 func (db *DB) exit(ctx context.Context, what, query string, args ...any) (store.Port, error) {

@@ -154,9 +154,9 @@ func testPortExit(f *fixture) {
 	got, claimed, err := f.ClaimPort(f.ctx, a.ID, "claude", time.Time{})
 	f.ok(err)
 	f.equal("no other is given", fmt.Sprint(got.PortKey, claimed, got.State), fmt.Sprint(keys[0], false, store.PortQuarantined))
-	p = must(f.PinExit(f.ctx, a.ID, "203.0.113.2"))(f)
+	p = must(f.PinExit(f.ctx, keys[0], "203.0.113.2"))(f)
 	f.equal("pinned by hand", fmt.Sprint(p.State, p.ExitAddress, p.Reason), fmt.Sprint(store.PortAssigned, "203.0.113.2", ""))
-	_, err = f.PinExit(f.ctx, "nobody", "203.0.113.2")
+	_, err = f.PinExit(f.ctx, keys[1], "203.0.113.2")
 	f.is(err, store.ErrNotFound)
 	f.is(f.QuarantinePort(f.ctx, store.PortKey{Host: "no", Port: 1}, ""), store.ErrNotFound)
 }

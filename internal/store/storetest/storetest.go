@@ -81,7 +81,7 @@ type Store interface {
 	ReleasePort(ctx context.Context, key store.PortKey, rest time.Duration) error
 	QuarantinePort(ctx context.Context, key store.PortKey, reason string) error
 	SawExit(ctx context.Context, userID string, key store.PortKey, address string) (store.Port, error)
-	PinExit(ctx context.Context, userID, address string) (store.Port, error)
+	PinExit(ctx context.Context, key store.PortKey, address string) (store.Port, error)
 	PortRefuses(ctx context.Context, key store.PortKey, provider, name string) error
 
 	Stats(ctx context.Context) (store.Stats, error)
