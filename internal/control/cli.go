@@ -7,7 +7,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/machine"
 	"github.com/anteroom/anteroom/internal/store"
 )

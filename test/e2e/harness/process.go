@@ -33,7 +33,7 @@ type process struct {
 // running.
 func (r *Rig) Restart(ctx context.Context, flags ...string) error {
 	args := append([]string{
-		"serve", "--listen", r.address, "--state", r.StateDir(), "--upstreams-file", r.upstreamFile(), "--ca-files", r.caFile(),
+		"serve", "--listen", r.address, "--state", r.StateDir(), "--upstreams-file", r.upstreamFile(), "--shared-upstream", "--ca-files", r.caFile(),
 		"--image-dir", r.cfg.ImageDir, "--guest", filepath.Join(r.cfg.Bin, "anteroom-guest"), "--runsc", filepath.Join(r.cfg.Bin, "runsc"),
 		"--user", "", "--log-level", "debug",
 	}, slices.Concat(r.cfg.Flags, flags)...)
