@@ -32,31 +32,46 @@ type opened struct {
 	err error
 }
 
-// openWay opens the way out of a session that is starting, beside the making of
-// its machine. The channel gets one value.
+// openWay opens the way out of a session, beside whatever else is done for it.
+// The channel gets one value, unless ctx ends first.
 func (s *Service) openWay(ctx context.Context, now session.Session, need *provider.File) <-chan opened {
 	out := make(chan opened, 1)
-	began := time.Now()
-	go func() {
-		for said := false; ; {
-			way, err := s.cfg.Ways.Open(ctx, now.UserID, need)
-			var why *ways.Error
-			if err == nil || !errors.As(err, &why) || !why.Temporary() || time.Since(began) > wayTime {
-				out <- opened{way, wayFailure(err)}
-				return
-			}
-			s.logger.Warn("way out could not be opened; it is tried again", "session", now.ID, "err", err)
-			if !said {
-				said = true
-				s.progress(ctx, now, "Your way out to the internet does not answer yet; it is tried again.")
-			}
-			if err := pause(ctx, wayPause); err != nil {
-				out <- opened{err: err}
-				return
-			}
+	s.goRun(func(context.Context) {
+		if o := s.waitForWay(ctx, now, need); ctx.Err() == nil {
+			out <- o
 		}
-	}()
+	})
 	return out
+}
+
+// waitForWay tries to open a way out for as long as it may still be mended.
+func (s *Service) waitForWay(ctx context.Context, now session.Session, need *provider.File) opened {
+	began := time.Now()
+	for said := false; ; {
+		way, err := s.cfg.Ways.Open(ctx, now.UserID, need)
+		var why *ways.Error
+		if err == nil || !errors.As(err, &why) || !why.Temporary() || time.Since(began) > wayTime || ctx.Err() != nil {
+			return opened{way, wayFailure(err)}
+		}
+		s.logger.Warn("way out could not be opened; it is tried again", "session", now.ID, "err", err)
+		if !said {
+			said = true
+			s.progress(ctx, now, "Your way out to the internet does not answer yet; it is tried again.")
+		}
+		if err := pause(ctx, wayPause); err != nil {
+			return opened{err: err}
+		}
+	}
+}
+
+// keepWay opens the way out of a session that an earlier server has started,
+// and has the session fail if there is none.
+func (s *Service) keepWay(ctx context.Context, now session.Session, need *provider.File) {
+	s.goRun(func(context.Context) {
+		if o := s.waitForWay(ctx, now, need); o.err != nil && ctx.Err() == nil {
+			s.interrupt(now.ID, o.err)
+		}
+	})
 }
 
 // progress tells a session's person in a sentence how it stands.

@@ -232,7 +232,12 @@ func (s *Service) stepStarting(ctx context.Context, now session.Session) (sessio
 		s.changes.tell()
 		vm, err := s.startBrowser(ctx, now, attempt > 1 && attempt == maxAttempts)
 		if err == nil {
-			return s.machineStarted(ctx, now, vm, file, <-way)
+			select {
+			case out := <-way:
+				return s.machineStarted(ctx, now, vm, file, out)
+			case <-ctx.Done():
+				return s.machineStarted(ctx, now, vm, file, opened{err: ctx.Err()})
+			}
 		}
 		if ctx.Err() != nil {
 			return now, err
@@ -317,6 +322,7 @@ func (s *Service) stepWaiting(ctx context.Context, now session.Session) (session
 	if err != nil {
 		return now, err
 	}
+	s.keepWay(ctx, now, file)
 	log := s.logReader(ctx, now)
 	var status guestapi.AuthStatus
 	for started := false; ; {

@@ -207,7 +207,7 @@ func (c *guestConn) leave(ctx context.Context, r *request) (_ context.Context, s
 			return nil, nil, err
 		}
 	}
-	w, err := c.proxy.wayOf(c.id.UserID)
+	w, err := c.proxy.wayOf(ctx, c.id.UserID)
 	if err != nil {
 		return nil, nil, err
 	}

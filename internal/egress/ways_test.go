@@ -59,6 +59,53 @@ func TestShutEndsConnections(t *testing.T) {
 	}
 }
 
+// TestExpectedWay: a connection waits for a way that is being opened, is refused
+// when it is shut instead, and does not wait for ever.
+func TestExpectedWay(t *testing.T) {
+	for name, tc := range map[string]struct {
+		then func(p *Proxy)
+		want Code
+	}{
+		"opened":        {func(p *Proxy) { p.Open("u1", Upstream{direct: true}) }, Allowed},
+		"shut":          {func(p *Proxy) { p.Shut("u1") }, NoUpstream},
+		"opened, shut":  {func(p *Proxy) { p.Open("u1", Upstream{direct: true}); p.Shut("u1") }, NoUpstream},
+		"shut, opened":  {func(p *Proxy) { p.Shut("u1"); p.Open("u1", Upstream{direct: true}) }, NoUpstream}, // it was refused by then
+		"another opens": {func(p *Proxy) { p.Open("u2", Upstream{direct: true}) }, NoUpstream},
+		"nobody opens":  {func(*Proxy) {}, NoUpstream},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p, err := newProxy(Config{}, network{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.Expect("u1")
+				got := make(chan Code)
+				go func() {
+					_, err := p.wayOf(t.Context(), "u1")
+					got <- codeOf(err, Allowed)
+				}()
+				synctest.Wait()
+				tc.then(p)
+				if code := <-got; code != tc.want {
+					t.Errorf("got %s, want %s", code, tc.want)
+				}
+				p.Close()
+			})
+		})
+	}
+	p, err := newProxy(Config{}, network{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	p.Open("u1", Upstream{direct: true})
+	p.Expect("u1") // changes nothing
+	if w, err := p.wayOf(t.Context(), "u1"); err != nil || !w.up.direct {
+		t.Errorf("%v, %v", w, err)
+	}
+}
+
 func TestRules(t *testing.T) {
 	s := newSites(t)
 	for i, name := range []string{"example.com", "a.example.com", "notexample.com", "other.net", "b.other.net"} {

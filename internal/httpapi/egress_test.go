@@ -18,6 +18,7 @@ const testPort = "proxy.example:10001"
 // refuses one host.
 type world struct{}
 
+func (world) Expect(string)                {}
 func (world) Open(string, egress.Upstream) {}
 func (world) Shut(string)                  {}
 func (world) Fetch(_ context.Context, up egress.Upstream, _ string) ([]byte, error) {

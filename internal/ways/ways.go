@@ -42,6 +42,7 @@ type database interface {
 
 // proxy is the forward proxy at the end of the machines' lines.
 type proxy interface {
+	Expect(userID string)
 	Open(userID string, up egress.Upstream)
 	Shut(userID string)
 	Fetch(ctx context.Context, up egress.Upstream, url string) ([]byte, error)
@@ -75,8 +76,10 @@ const (
 	reachTime   = 10 * time.Minute
 	// probeTime limits what is asked of an upstream for one opening.
 	probeTime = 30 * time.Second
-	// tick is how often it is looked whether a way is due.
-	tick = time.Second
+	// tick is how often it is looked whether a way is due, and followEvery how
+	// often whether an administrator has changed a row.
+	tick        = 250 * time.Millisecond
+	followEvery = time.Second
 	// retryFirst and retryLast bound the waits between tries to open a way that
 	// machines need.
 	retryFirst = time.Second
@@ -181,7 +184,10 @@ func (w *Ways) Direct() bool { return w.cfg.Upstreams[0].IsDirect() }
 func (w *Ways) Use(userID string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.of(userID).machines++
+	u := w.of(userID)
+	if u.machines++; u.open == nil && u.final == nil {
+		w.cfg.Proxy.Expect(userID)
+	}
 }
 
 // Done says that a machine has ended. The way of the last one is shut.
@@ -199,7 +205,7 @@ func (w *Ways) Done(userID string) {
 func (w *Ways) of(userID string) *user {
 	u := w.users[userID]
 	if u == nil {
-		u = &user{next: time.Now().Add(retryFirst)} // whoever has the machine opens it first
+		u = &user{next: time.Now().Add(tick)} // whoever has the machine opens it first
 		w.users[userID] = u
 	}
 	return u
@@ -476,8 +482,11 @@ func (w *Ways) Run(ctx context.Context) error {
 	defer work.Wait()
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	for {
-		w.follow(ctx)
+	for followed := time.Time{}; ; {
+		if time.Since(followed) >= followEvery {
+			followed = time.Now()
+			w.follow(ctx)
+		}
 		for _, id := range w.due(time.Now()) {
 			work.Go(func() { w.look(ctx, id) })
 		}
@@ -538,6 +547,9 @@ func (w *Ways) again(userID string) {
 	defer w.mu.Unlock()
 	if u := w.users[userID]; u != nil {
 		u.final, u.wait, u.next = nil, 0, time.Time{}
+		if u.open == nil {
+			w.cfg.Proxy.Expect(userID)
+		}
 	}
 }
 
