@@ -482,7 +482,7 @@ func (w *Ways) Run(ctx context.Context) error {
 	defer work.Wait()
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	for followed := time.Time{}; ; {
+	for followed := (time.Time{}); ; {
 		if time.Since(followed) >= followEvery {
 			followed = time.Now()
 			w.follow(ctx)
