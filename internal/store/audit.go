@@ -126,8 +126,9 @@ func (v *AuditVerifier) apply(e AuditEntry) error {
 	return nil
 }
 
-// Credential checks one row against the chain: c with its ciphertext, and
-// whether the row says that it was deleted. An error is ErrAudit.
+// Credential checks one row against the chain: c with what there is of its
+// content, and whether the row says that it was deleted. Only the newest version
+// has content, and only until it is deleted. An error is ErrAudit.
 func (v *AuditVerifier) Credential(c Credential, deleted bool) error {
 	a := v.open[c.ID]
 	owner := ownerKey{c.UserID, c.Provider}
@@ -138,13 +139,15 @@ func (v *AuditVerifier) Credential(c Credential, deleted bool) error {
 		return fmt.Errorf("%w: credential %s version %d: deleted is %t, recorded %t", ErrAudit, c.ID, c.Version, deleted, a.deleted)
 	case c.Sealed.SHA256 != a.entry.SHA256:
 		return fmt.Errorf("%w: credential %s version %d has another digest", ErrAudit, c.ID, c.Version)
-	case !deleted && sha256.Sum256(c.Sealed.Ciphertext) != a.entry.SHA256:
-		return fmt.Errorf("%w: credential %s version %d has other content", ErrAudit, c.ID, c.Version)
 	case !deleted && c.Active != (v.newest[owner] == c.Version):
 		return fmt.Errorf("%w: credential %s version %d: active is %t, the newest is %d", ErrAudit, c.ID, c.Version, c.Active, v.newest[owner])
+	case c.Active && sha256.Sum256(c.Sealed.Ciphertext) != a.entry.SHA256:
+		return fmt.Errorf("%w: credential %s version %d has other content", ErrAudit, c.ID, c.Version)
+	case !c.Active && len(c.Sealed.Ciphertext)+len(c.Sealed.WrappedDEK) > 0:
+		return fmt.Errorf("%w: credential %s version %d has content that was removed", ErrAudit, c.ID, c.Version)
 	}
 	a.seen = true
-	if !deleted {
+	if c.Active {
 		v.report.Credentials++
 	}
 	return nil

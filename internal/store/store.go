@@ -149,7 +149,7 @@ type Credential struct {
 	UserID      string
 	Provider    string
 	Version     int  // counted from 1 per user and provider
-	Active      bool // the newest version that was not deleted
+	Active      bool // the newest version, not deleted: the only one with content
 	SessionID   session.ID
 	Account     string
 	ExpiresAt   time.Time
@@ -159,7 +159,8 @@ type Credential struct {
 	Sealed      Sealed
 }
 
-// Sealed is what the vault made of the files.
+// Sealed is what the vault made of the files. Of a version that is not active
+// any more, WrappedDEK and Ciphertext are gone.
 type Sealed struct {
 	Schema     int
 	KEKID      string

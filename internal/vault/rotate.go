@@ -106,7 +106,7 @@ func rewrapAll(ctx context.Context, s rewrapStore, keys keyring) (n int, err err
 			case err == nil:
 				n, progress = n+1, true
 			case errors.Is(err, store.ErrConflict):
-				progress = true // it was deleted meanwhile
+				progress = true // it was deleted or replaced meanwhile
 			case errors.Is(err, ErrSealed):
 				closed = append(closed, err)
 			default:

@@ -14,7 +14,8 @@ import (
 	"github.com/anteroom/anteroom/internal/store/sqlite"
 )
 
-// stage is a vault, a real store, and versions sealed and committed.
+// stage is a vault, a real store, and versions sealed and committed, each the
+// active one of a tool of its own.
 type stage struct {
 	t     *testing.T
 	vault *Vault
@@ -46,27 +47,27 @@ func newStage(t *testing.T, versions int) *stage {
 	return s
 }
 
-// begin seals the next version, for a session that waits for it.
-func (s *stage) begin(v *Vault) (session.Session, store.Credential, error) {
+// begin seals the next version of a tool's, for a session that waits for it.
+func (s *stage) begin(v *Vault, tool string) (session.Session, store.Credential, error) {
 	ctx := s.t.Context()
-	c := store.Credential{ID: string(session.NewID()), UserID: s.user.ID, Provider: "claude"}
-	is, _, err := s.db.CreateSession(ctx, session.Session{UserID: s.user.ID, Provider: "claude"}, "")
+	c := store.Credential{ID: string(session.NewID()), UserID: s.user.ID, Provider: tool}
+	is, _, err := s.db.CreateSession(ctx, session.Session{UserID: s.user.ID, Provider: tool}, "")
 	for _, to := range []session.State{session.Starting, session.Waiting, session.Capturing, session.Storing} {
 		if err == nil {
 			is, err = s.db.Move(ctx, is.ID, is.State, to, "", store.Change{}, "")
 		}
 	}
 	if err == nil {
-		c.Version, err = s.db.NextVersion(ctx, s.user.ID, "claude")
+		c.Version, err = s.db.NextVersion(ctx, s.user.ID, tool)
 	}
 	if err == nil {
-		c.Sealed, err = v.Seal(BindingOf(c), content(c.Version))
+		c.Sealed, err = v.Seal(BindingOf(c), content(c))
 	}
 	return is, c, err
 }
 
 func (s *stage) commit(v *Vault) error {
-	is, c, err := s.begin(v)
+	is, c, err := s.begin(v, newTool())
 	if err != nil {
 		return err
 	}
@@ -75,7 +76,12 @@ func (s *stage) commit(v *Vault) error {
 	return err
 }
 
-func content(version int) []File { return []File{{"auth.json", fmt.Append(nil, "token of ", version)}} }
+// newTool is the name of a tool that nothing is stored of yet.
+func newTool() string { return string(session.NewID()) }
+
+func content(c store.Credential) []File {
+	return []File{{"auth.json", fmt.Appendf(nil, "token of %s, version %d", c.Provider, c.Version)}}
+}
 
 // check opens every version and tells by how many root keys they are wrapped.
 func (s *stage) check() (keks int) {
@@ -87,7 +93,7 @@ func (s *stage) check() (keks int) {
 			s.t.Fatal(err)
 		}
 		files, err := s.vault.Open(BindingOf(c), c.Sealed)
-		if err != nil || !sameFiles(files, content(c.Version)) {
+		if err != nil || !sameFiles(files, content(c)) {
 			s.t.Fatalf("version %d: %v", c.Version, err)
 		}
 		seen[c.Sealed.KEKID] = true
@@ -252,7 +258,7 @@ func (h *hooked) RetireKEK(ctx context.Context, id string) error {
 // does not open.
 func TestRotateWhileSealing(t *testing.T) {
 	s := newStage(t, 2)
-	early, earlySealed, err := s.begin(s.vault)
+	early, earlySealed, err := s.begin(s.vault, newTool())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -266,7 +272,7 @@ func TestRotateWhileSealing(t *testing.T) {
 		t.Fatalf("rotated %d, %v", n, err)
 	}
 
-	late, lateSealed, err := s.begin(s.vault)
+	late, lateSealed, err := s.begin(s.vault, newTool())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +282,7 @@ func TestRotateWhileSealing(t *testing.T) {
 	if _, _, err := s.db.CommitCredential(t.Context(), late.ID, "", lateSealed, ""); !errors.Is(err, store.ErrConflict) {
 		t.Fatalf("committed under a key that is gone: %v", err)
 	}
-	if lateSealed.Sealed, err = s.vault.Seal(BindingOf(lateSealed), content(lateSealed.Version)); err != nil {
+	if lateSealed.Sealed, err = s.vault.Seal(BindingOf(lateSealed), content(lateSealed)); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := s.db.CommitCredential(t.Context(), late.ID, "", lateSealed, ""); err != nil {
@@ -316,6 +322,45 @@ func TestRotateWithDamage(t *testing.T) {
 	if s.check() != 1 {
 		t.Fatal("the others were not rotated")
 	}
+}
+
+// TestRotateReplaced: a version that a newer one has replaced has nothing to
+// wrap and holds no key back, also where it is replaced in the middle.
+func TestRotateReplaced(t *testing.T) {
+	s := newStage(t, 1)
+	first, err := s.db.Credential(t.Context(), s.ids[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace := func() {
+		is, c, err := s.begin(s.vault, first.Provider)
+		if err == nil {
+			_, _, err = s.db.CommitCredential(t.Context(), is.ID, "", c, "")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.ids = []string{c.ID}
+	}
+	replace()
+	if n, err := s.vault.Rotate(t.Context(), s.db); err != nil || n != 1 || s.check() != 1 || s.keys() != 1 {
+		t.Fatalf("rotated %d, %v", n, err)
+	}
+	n, err := s.vault.Rotate(t.Context(), &replacing{DB: s.db, before: replace})
+	if err != nil || n != 0 || s.check() != 1 || s.keys() != 1 {
+		t.Fatalf("replaced meanwhile: rotated %d, %v", n, err)
+	}
+}
+
+// replacing is a store in which something happens before a version is wrapped.
+type replacing struct {
+	*sqlite.DB
+	before func()
+}
+
+func (r *replacing) Rewrap(ctx context.Context, id, oldKEK, newKEK string, wrapped []byte) error {
+	r.before()
+	return r.DB.Rewrap(ctx, id, oldKEK, newKEK, wrapped)
 }
 
 func TestRotateTogether(t *testing.T) {

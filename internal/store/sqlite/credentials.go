@@ -57,7 +57,9 @@ func nextVersion(ctx context.Context, q querier, userID, provider string) (int, 
 
 // CommitCredential stores a sealed version as the session's and moves the
 // session from storing to delivering, with the events and the audit entry, in
-// one transaction: all of it or nothing. Older versions become inactive.
+// one transaction: all of it or nothing. The version before it is replaced: it
+// becomes inactive and loses its content, as DeleteCredential says of the file;
+// what is known of it stays.
 //
 // Of c it takes ID, UserID, Provider, Version, Account, ExpiresAt and Sealed.
 // A *session.ConflictError if the session is in another state or, with an
@@ -144,6 +146,7 @@ func (db *DB) commit(ctx context.Context, c *store.Credential, before, with func
 	}
 	c.Active, c.CreatedAt, c.ExpiresAt = true, db.now(), stored(c.ExpiresAt)
 	c.Account = store.Clip(c.Account, store.MaxAccount)
+	var replaced int64
 	err := db.write(ctx, "commit credential", func(tx *sql.Tx) error {
 		if err := before(tx); err != nil {
 			return err
@@ -158,35 +161,42 @@ func (db *DB) commit(ctx context.Context, c *store.Credential, before, with func
 		if err := refuseRetired(ctx, tx, c.Sealed.KEKID); err != nil {
 			return err
 		}
-		if err := insertCredential(ctx, tx, *c); err != nil {
+		if replaced, err = insertCredential(ctx, tx, *c); err != nil {
 			return err
 		}
 		return with(tx)
 	})
-	if err == nil {
-		db.rescrub(ctx)
-	}
-	return err
-}
-
-func insertCredential(ctx context.Context, tx *sql.Tx, c store.Credential) error {
-	if _, err := exec(ctx, tx, "UPDATE provider_credentials SET active = 0 WHERE user_id = ? AND provider = ? AND active = 1",
-		c.UserID, c.Provider); err != nil {
+	if err != nil {
 		return err
 	}
-	_, err := exec(ctx, tx, "INSERT INTO provider_credentials ("+credentialColumns+`)
+	if replaced > 0 {
+		db.unscrubbed.Store(true)
+	}
+	db.rescrub(ctx)
+	return nil
+}
+
+// insertCredential writes the active version, and tells how many it has
+// replaced.
+func insertCredential(ctx context.Context, tx *sql.Tx, c store.Credential) (int64, error) {
+	replaced, err := exec(ctx, tx, `UPDATE provider_credentials SET active = 0, wrapped_dek = x'', ciphertext = x''
+		WHERE user_id = ? AND provider = ? AND active = 1`, c.UserID, c.Provider)
+	if err != nil {
+		return 0, err
+	}
+	_, err = exec(ctx, tx, "INSERT INTO provider_credentials ("+credentialColumns+`)
 		VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		c.ID, c.UserID, c.Provider, c.Version, null(c.SessionID), c.Account, ms(c.ExpiresAt), ms(c.CreatedAt),
 		ms(c.DeliveredAt), c.DeliveredTo, c.Sealed.Schema, c.Sealed.KEKID, c.Sealed.WrappedDEK, c.Sealed.Ciphertext, c.Sealed.SHA256[:])
-	return err
+	return replaced, err
 }
 
 func credentialEvent(c store.Credential, kind session.EventKind, message string) *session.Event {
 	return &session.Event{SessionID: c.SessionID, UserID: c.UserID, Kind: kind, Message: message}
 }
 
-// Credential returns one version with its sealed content; store.ErrNotFound if
-// there is none or it was deleted.
+// Credential returns one version, with its sealed content if it is active;
+// store.ErrNotFound if there is none or it was deleted.
 func (db *DB) Credential(ctx context.Context, id string) (store.Credential, error) {
 	return credentialIn(ctx, db.reader, id)
 }
@@ -275,11 +285,11 @@ func (db *DB) DeleteCredential(ctx context.Context, userID, id string) error {
 	return nil
 }
 
-// SealedVersions returns versions whose data key is not wrapped with one of
-// the given root keys, without their ciphertext, at most limit (0 or more than
+// SealedVersions returns active versions, which are those with content, whose
+// data key is not wrapped with one of the given root keys, without their ciphertext, at most limit (0 or more than
 // 1000 is 1000).
 func (db *DB) SealedVersions(ctx context.Context, kekIDNot []string, limit int) ([]store.Credential, error) {
-	query := "SELECT " + wrapColumns + " FROM provider_credentials WHERE deleted_at IS NULL"
+	query := "SELECT " + wrapColumns + " FROM provider_credentials WHERE active = 1"
 	args := make([]any, 0, len(kekIDNot)+1)
 	if len(kekIDNot) > 0 {
 		query += " AND kek_id NOT IN (?" + strings.Repeat(", ?", len(kekIDNot)-1) + ")"
@@ -291,15 +301,15 @@ func (db *DB) SealedVersions(ctx context.Context, kekIDNot []string, limit int) 
 }
 
 // Rewrap replaces a version's wrapped data key if it is still wrapped with
-// oldKEK, with an audit entry. store.ErrConflict if it is not, or was deleted,
-// or newKEK is retired.
+// oldKEK, with an audit entry. store.ErrConflict if it is not, or has no
+// content any more, or newKEK is retired.
 func (db *DB) Rewrap(ctx context.Context, id, oldKEK, newKEK string, wrapped []byte) error {
 	return db.write(ctx, "rewrap", func(tx *sql.Tx) error {
 		if err := refuseRetired(ctx, tx, newKEK); err != nil {
 			return err
 		}
 		c, err := one(ctx, tx, "rewrapped version", scanCredential, "UPDATE provider_credentials SET kek_id = ?, wrapped_dek = ? "+
-			"WHERE id = ? AND kek_id = ? AND deleted_at IS NULL RETURNING "+metaColumns, newKEK, wrapped, id, oldKEK)
+			"WHERE id = ? AND kek_id = ? AND active = 1 RETURNING "+metaColumns, newKEK, wrapped, id, oldKEK)
 		if errors.Is(err, store.ErrNotFound) {
 			return fmt.Errorf("version %s is not wrapped with %s: %w", id, oldKEK, store.ErrConflict)
 		}
@@ -316,7 +326,7 @@ func (db *DB) Rewrap(ctx context.Context, id, oldKEK, newKEK string, wrapped []b
 func (db *DB) RetireKEK(ctx context.Context, kekID string) error {
 	err := db.write(ctx, "retire root key", func(tx *sql.Tx) error {
 		var used int
-		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM provider_credentials WHERE kek_id = ? AND deleted_at IS NULL",
+		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM provider_credentials WHERE kek_id = ? AND active = 1",
 			kekID).Scan(&used); err != nil {
 			return err
 		}

@@ -54,6 +54,11 @@ func raw(t *testing.T, path, query string, args ...any) {
 // storing makes a user with a session in the state storing.
 func storing(t *testing.T, db *DB, user string) session.Session {
 	t.Helper()
+	return storingFor(t, db, user, "claude")
+}
+
+func storingFor(t *testing.T, db *DB, user, provider string) session.Session {
+	t.Helper()
 	ctx := t.Context()
 	u, err := db.UserByName(ctx, user)
 	if errors.Is(err, store.ErrNotFound) {
@@ -62,7 +67,7 @@ func storing(t *testing.T, db *DB, user string) session.Session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, _, err := db.CreateSession(ctx, session.Session{UserID: u.ID, Provider: "claude"}, "")
+	s, _, err := db.CreateSession(ctx, session.Session{UserID: u.ID, Provider: provider}, "")
 	for _, to := range []session.State{session.Starting, session.Waiting, session.Capturing, session.Storing} {
 		if err == nil {
 			s, err = db.Move(ctx, s.ID, s.State, to, "", store.Change{}, "")
@@ -178,24 +183,25 @@ func TestOpenTogether(t *testing.T) {
 	}
 }
 
-// fill commits credentials until the disk is full, and checks that the refused
-// commit left nothing and that the database works again with room.
+// fill commits credentials, each of another provider, until the disk is full,
+// and checks that the refused commit left nothing and that the database works
+// again with room.
 func fill(t *testing.T, db *DB, makeRoom func()) {
 	t.Helper()
 	ctx := t.Context()
 	text := bytes.Repeat([]byte("x"), 64<<10)
-	for version := 1; ; version++ {
-		if version > 1000 {
+	for n := 1; ; n++ {
+		if n > 1000 {
 			t.Fatal("the disk never filled")
 		}
-		s, _, err := db.CreateSession(ctx, session.Session{UserID: db.onlyUser(t), Provider: "claude"}, "")
+		s, _, err := db.CreateSession(ctx, session.Session{UserID: db.onlyUser(t), Provider: fmt.Sprint("tool", n)}, "")
 		for _, to := range []session.State{session.Starting, session.Waiting, session.Capturing, session.Storing} {
 			if err == nil {
 				s, err = db.Move(ctx, s.ID, s.State, to, "", store.Change{}, "")
 			}
 		}
 		if err == nil {
-			_, _, err = db.CommitCredential(ctx, s.ID, "", sealedFor(s, version, text), "")
+			_, _, err = db.CommitCredential(ctx, s.ID, "", sealedFor(s, 1, text), "")
 		}
 		if err == nil {
 			continue
@@ -203,11 +209,10 @@ func fill(t *testing.T, db *DB, makeRoom func()) {
 		if !errors.Is(err, store.ErrDiskFull) {
 			t.Fatalf("the error is %v, want %v", err, store.ErrDiskFull)
 		}
-		checkWhole(t, db, version-1)
+		checkWhole(t, db, n-1)
 		makeRoom()
-		s = storing(t, db, "u")
-		commit(t, db, s, version, text)
-		checkWhole(t, db, version)
+		commit(t, db, storing(t, db, "u"), 1, text)
+		checkWhole(t, db, n)
 		return
 	}
 }
@@ -279,27 +284,31 @@ func TestDiskFullReally(t *testing.T) {
 	})
 }
 
-// TestDeletedIsGone looks for a deleted secret in the bytes of all files.
+// TestDeletedIsGone looks for secrets that were replaced, and then deleted, in
+// the bytes of all files.
 func TestDeletedIsGone(t *testing.T) {
 	path := newPath(t)
 	db := openAt(t, path)
 	small, large := []byte("small-ciphertext-marker"), bytes.Repeat([]byte("large-ciphertext-marker!"), 4000)
 	first := commit(t, db, storing(t, db, "u"), 1, small)
-	second := commit(t, db, storing(t, db, "u"), 2, large)
-	markers := []string{"small-ciphertext-marker", "large-ciphertext-marker!", "wrapped-" + string(first.SessionID), "wrapped-" + string(second.SessionID)}
-	for _, m := range markers {
-		if !inFiles(t, path, m) {
-			t.Fatalf("the search does not find %s while it is stored", m)
+	find := func(want bool, markers ...string) {
+		t.Helper()
+		for _, m := range markers {
+			if inFiles(t, path, m) != want {
+				t.Errorf("%s is in the files: %t, want %t", m, !want, want)
+			}
 		}
 	}
+	ofFirst := []string{"small-ciphertext-marker", "wrapped-" + string(first.SessionID)}
+	find(true, ofFirst...)
+	second := commit(t, db, storing(t, db, "u"), 2, large)
+	ofSecond := []string{"large-ciphertext-marker!", "wrapped-" + string(second.SessionID)}
+	find(true, ofSecond...)
+	find(false, ofFirst...) // it was replaced
 	if err := db.DeleteCredential(t.Context(), second.UserID, second.ID); err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range markers {
-		if inFiles(t, path, m) {
-			t.Errorf("%s is still in the files", m)
-		}
-	}
+	find(false, ofSecond...)
 }
 
 // TestDeletedIsGoneLater: a reader of another process holds the WAL open.
@@ -354,9 +363,9 @@ const killEnv = "ANTEROOM_TEST_SQLITE_WRITER"
 func TestKilledWriter(t *testing.T) {
 	if path := os.Getenv(killEnv); path != "" {
 		db := openAt(t, path)
-		for version := 1; ; version++ {
-			commit(t, db, storing(t, db, "u"), version, bytes.Repeat([]byte{byte(version)}, 8<<10))
-			fmt.Println("committed", version)
+		for n := 1; ; n++ {
+			commit(t, db, storingFor(t, db, "u", fmt.Sprint("tool", n)), 1, bytes.Repeat([]byte{byte(n)}, 8<<10))
+			fmt.Println("committed", n)
 		}
 	}
 	path := newPath(t)

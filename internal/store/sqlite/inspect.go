@@ -49,7 +49,7 @@ func Inspect(ctx context.Context, path string) (Inspection, error) {
 	if out.Schema == 0 {
 		return out, nil
 	}
-	err = db.reader.QueryRowContext(ctx, "SELECT count(*) FROM provider_credentials WHERE deleted_at IS NULL").Scan(&out.Sealed)
+	err = db.reader.QueryRowContext(ctx, "SELECT count(*) FROM provider_credentials WHERE active = 1").Scan(&out.Sealed)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return out, fmt.Errorf("store: inspect: %w", mapError(err))
 	}

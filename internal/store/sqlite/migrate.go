@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"strconv"
@@ -72,10 +73,15 @@ func (db *DB) switchToWAL(ctx context.Context) error {
 }
 
 // step applies the next migration. Another process may be migrating too, so
-// the version is read again under the write lock.
-func (db *DB) step(ctx context.Context, files []string) (int, error) {
-	var have int
-	err := db.write(ctx, "migrate", func(tx *sql.Tx) error {
+// the version is read again under the write lock. Foreign keys are off, so that
+// a table that others refer to can be made anew; instead of at each statement
+// they are looked at before the commit.
+func (db *DB) step(ctx context.Context, files []string) (have int, err error) {
+	if err := db.foreignKeys(ctx, false); err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, db.foreignKeys(context.WithoutCancel(ctx), true)) }()
+	err = db.write(ctx, "migrate", func(tx *sql.Tx) error {
 		var err error
 		if have, err = db.version(ctx, tx); err != nil || have >= len(files) {
 			return err
@@ -83,11 +89,27 @@ func (db *DB) step(ctx context.Context, files []string) (int, error) {
 		if _, err := tx.ExecContext(ctx, files[have]); err != nil {
 			return fmt.Errorf("migration %d: %w", have+1, err)
 		}
+		var broken int
+		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM pragma_foreign_key_check").Scan(&broken); err != nil {
+			return fmt.Errorf("migration %d: %w", have+1, err)
+		}
+		if broken > 0 {
+			return fmt.Errorf("migration %d: %w: %d rows name one that is not there", have+1, store.ErrInvalid, broken)
+		}
 		have++
 		_, err = tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version=%d; PRAGMA application_id=%d", have, applicationID))
 		return err
 	})
 	return have, err
+}
+
+// foreignKeys switches the checks of the writer's one connection, which cannot
+// be done inside a transaction.
+func (db *DB) foreignKeys(ctx context.Context, on bool) error {
+	if _, err := db.writer.ExecContext(ctx, fmt.Sprintf("PRAGMA foreign_keys=%t", on)); err != nil {
+		return fmt.Errorf("store: foreign keys: %w", mapError(err))
+	}
+	return nil
 }
 
 // version returns the schema's version; 0 is an empty file.

@@ -3,9 +3,11 @@ package sqlite
 import (
 	"database/sql"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/anteroom/anteroom/internal/session"
 	"github.com/anteroom/anteroom/internal/store"
@@ -51,6 +53,95 @@ func TestMigrationFails(t *testing.T) {
 	}
 }
 
+// TestMigrateReplaced: a database of the first schema, in which versions that
+// were replaced still have their content, keeps all it knows but that.
+func TestMigrateReplaced(t *testing.T) {
+	path := newPath(t)
+	files, err := migrations(migrationFiles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := &DB{log: slog.New(slog.DiscardHandler), clock: time.Now}
+	if err := old.connect(path); err != nil {
+		t.Fatal(err)
+	}
+	if have, err := old.step(t.Context(), files[:1]); err != nil || have != 1 {
+		t.Fatal(have, err)
+	}
+	u, err := old.CreateUser(t.Context(), "u")
+	if err != nil {
+		t.Fatal(err)
+	}
+	insert := func(version int, active bool, text string) {
+		s := storing(t, old, "u")
+		c := sealedFor(s, version, []byte(text))
+		c.Account = "person@example.com"
+		err := old.write(t.Context(), "test", func(tx *sql.Tx) error {
+			_, err := exec(t.Context(), tx, "INSERT INTO provider_credentials ("+credentialColumns+`)
+				VALUES (?, ?, ?, ?, ?, ?, ?, NULL, 1, 2, 'machine1', ?, ?, ?, ?, ?)`, c.ID, c.UserID, c.Provider, c.Version, active, string(s.ID),
+				c.Account, c.Sealed.Schema, c.Sealed.KEKID, c.Sealed.WrappedDEK, c.Sealed.Ciphertext, c.Sealed.SHA256[:])
+			if err != nil {
+				return err
+			}
+			_, err = exec(t.Context(), tx, "UPDATE auth_sessions SET state = 'delivering', credential_id = ? WHERE id = ?", c.ID, string(s.ID))
+			if err != nil {
+				return err
+			}
+			return old.audit(t.Context(), tx, store.AuditStored, c, "")
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	insert(1, false, "first-ciphertext-marker")
+	insert(2, true, "second-ciphertext-marker")
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db := openAt(t, path)
+	report, err := db.VerifyAudit(t.Context())
+	if err != nil || report.Entries != 2 || report.Credentials != 1 {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	if inFiles(t, path, "first-ciphertext-marker") || !inFiles(t, path, "second-ciphertext-marker") {
+		t.Error("the content of the replaced version is there, or that of the active one is not")
+	}
+	sessions, err := db.SessionsOf(t.Context(), u.ID, 0, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range sessions {
+		c, err := db.Credential(t.Context(), s.CredentialID)
+		if err != nil || c.SessionID != s.ID || c.Account != "person@example.com" || c.DeliveredTo != "machine1" {
+			t.Errorf("%+v, %v", c, err)
+		}
+	}
+	err = db.write(t.Context(), "test", func(tx *sql.Tx) error {
+		_, err := exec(t.Context(), tx, "UPDATE auth_sessions SET credential_id = 'none'")
+		return err
+	})
+	if !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("a session of a credential that is not there: %v", err)
+	}
+}
+
+// TestMigrationLosesRows: a migration after which a row names one that is not
+// there leaves nothing of itself.
+func TestMigrationLosesRows(t *testing.T) {
+	db := openAt(t, newPath(t))
+	commit(t, db, storing(t, db, "u"), 1, []byte("one"))
+	files, err := migrations(migrationFiles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.step(t.Context(), append(files, "DELETE FROM provider_credentials")); !errors.Is(err, store.ErrInvalid) {
+		t.Fatalf("the error is %v", err)
+	}
+	if report, err := db.VerifyAudit(t.Context()); err != nil || report.Credentials != 1 {
+		t.Fatalf("%+v, %v", report, err)
+	}
+}
+
 // TestAuditTamper changes the file behind the program's back.
 func TestAuditTamper(t *testing.T) {
 	for name, change := range map[string]string{
@@ -58,12 +149,15 @@ func TestAuditTamper(t *testing.T) {
 		"entry removed":       "DROP TRIGGER audit_no_delete; DELETE FROM audit WHERE seq = 2",
 		"last entry removed":  "DROP TRIGGER audit_no_delete; DELETE FROM audit WHERE seq = (SELECT max(seq) FROM audit)",
 		"ciphertext":          "UPDATE provider_credentials SET ciphertext = x'00' WHERE version = 2",
-		"digest too":          "UPDATE provider_credentials SET ciphertext = (SELECT ciphertext FROM provider_credentials WHERE version = 1), sha256 = (SELECT sha256 FROM provider_credentials WHERE version = 1) WHERE version = 2",
-		"older one active":    "UPDATE provider_credentials SET active = 0; UPDATE provider_credentials SET active = 1 WHERE version = 1",
+		"digest too":          "UPDATE provider_credentials SET ciphertext = CAST('one' AS BLOB), sha256 = (SELECT sha256 FROM provider_credentials WHERE version = 1) WHERE version = 2",
+		"older one active":    "UPDATE provider_credentials SET active = 0, wrapped_dek = x'', ciphertext = x''; UPDATE provider_credentials SET active = 1, wrapped_dek = x'00', ciphertext = CAST('one' AS BLOB) WHERE version = 1",
+		"older one's content": "PRAGMA ignore_check_constraints=1; UPDATE provider_credentials SET ciphertext = CAST('one' AS BLOB) WHERE version = 1",
+		"older one's key":     "PRAGMA ignore_check_constraints=1; UPDATE provider_credentials SET wrapped_dek = x'00' WHERE version = 1",
+		"content gone":        "PRAGMA ignore_check_constraints=1; UPDATE provider_credentials SET wrapped_dek = x'', ciphertext = x'' WHERE version = 2",
 		"owner":               "PRAGMA foreign_keys=0; UPDATE provider_credentials SET user_id = 'other' WHERE version = 2",
 		"row removed":         "PRAGMA foreign_keys=0; DELETE FROM provider_credentials WHERE version = 1",
-		"deleted one revived": "UPDATE provider_credentials SET deleted_at = NULL, wrapped_dek = x'00', ciphertext = x'00' WHERE provider = 'codex'",
-		"row added": `INSERT INTO provider_credentials SELECT 'new', user_id, provider, 9, 0, NULL, '', NULL, 0, NULL, '', NULL, 1, 'k', x'00', x'00', sha256
+		"deleted one revived": "UPDATE provider_credentials SET deleted_at = NULL, active = 1, wrapped_dek = x'00', ciphertext = x'00' WHERE provider = 'codex'",
+		"row added": `INSERT INTO provider_credentials SELECT 'new', user_id, provider, 9, 0, NULL, '', NULL, 0, NULL, '', NULL, 1, 'k', x'', x'', sha256
 			FROM provider_credentials WHERE version = 1`,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -155,7 +249,7 @@ func TestPlans(t *testing.T) {
 		"SELECT id FROM tokens WHERE hash = x'00' AND (expires_at IS NULL OR expires_at > 5)":                   "hash=?",
 		"DELETE FROM tickets WHERE expires_at <= 5":                                                             "tickets_by_expiry",
 		"DELETE FROM tokens WHERE expires_at <= 5":                                                              "tokens_by_expiry",
-		"SELECT count(*) FROM provider_credentials WHERE kek_id = 'k' AND deleted_at IS NULL":                   "provider_credentials_by_kek",
+		"SELECT count(*) FROM provider_credentials WHERE kek_id = 'k' AND active = 1":                           "provider_credentials_by_kek",
 	} {
 		plan := ""
 		err := each(t.Context(), db.reader, func(s scanner) error {

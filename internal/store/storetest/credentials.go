@@ -34,9 +34,12 @@ func testCommitCredential(f *fixture) {
 		f.equal("all active", must(f.ActiveCredentials(f.ctx, u.ID))(f), []store.Credential{want})
 		f.equal("session", []any{moved.State, moved.CredentialID}, []any{session.Delivering, c.ID})
 		f.equal("events", kinds(must(f.EventsAfter(f.ctx, u.ID, s.ID, seq, 0))(f)), "credential_stored: state:delivering ")
-		if last.ID != "" {
-			f.equal("older one's active", must(f.Credential(f.ctx, last.ID))(f).Active, false)
+		if last.ID != "" { // replaced: its content is gone, what is known of it is not
+			last.Active, last.Sealed.WrappedDEK, last.Sealed.Ciphertext = false, nil, nil
+			f.equal("the replaced one", must(f.Credential(f.ctx, last.ID))(f), last)
+			f.is(f.Rewrap(f.ctx, last.ID, "kek1", "kek2", []byte("x")), store.ErrConflict)
 		}
+		f.equal("with content", len(must(f.SealedVersions(f.ctx, nil, 0))(f)), 1)
 		last = want
 	}
 	meta := must(f.CredentialsOf(f.ctx, u.ID))(f)
@@ -44,7 +47,7 @@ func testCommitCredential(f *fixture) {
 	want.Sealed.WrappedDEK, want.Sealed.Ciphertext = nil, nil
 	f.equal("metadata", meta, []store.Credential{want})
 	report := must(f.VerifyAudit(f.ctx))(f)
-	f.equal("audited", []any{report.Entries, report.Credentials}, []any{3, 3})
+	f.equal("audited", []any{report.Entries, report.Credentials}, []any{3, 1})
 }
 
 func testCommitRefused(f *fixture) {
@@ -110,7 +113,8 @@ func testCommitRace(f *fixture) {
 	}
 	f.equal("newest", must(f.ActiveCredential(f.ctx, u.ID, "claude"))(f).Version, n)
 	f.equal("active", len(must(f.ActiveCredentials(f.ctx, u.ID))(f)), 1)
-	f.equal("audited", must(f.VerifyAudit(f.ctx))(f).Credentials, n)
+	report := must(f.VerifyAudit(f.ctx))(f)
+	f.equal("audited", []any{report.Entries, report.Credentials}, []any{n, 1})
 }
 
 func testCommitRefreshed(f *fixture) {
@@ -140,6 +144,7 @@ func testCommitRefreshed(f *fixture) {
 	want.SessionID, want.Active, want.CreatedAt, want.DeliveredAt, want.DeliveredTo = base.SessionID, true, f.now(), f.now(), "machine1"
 	f.equal("stored", must(f.CommitRefreshed(f.ctx, base.ID, c, "machine1", "Renewed."))(f), want)
 	f.equal("active", must(f.ActiveCredential(f.ctx, u.ID, "claude"))(f), want)
+	f.equal("base's content", len(must(f.Credential(f.ctx, base.ID))(f).Sealed.Ciphertext), 0)
 	events := must(f.EventsAfter(f.ctx, u.ID, "", seq, 0))(f)
 	f.equal("events", kinds(events), "credential_stored: ")
 	f.equal("message", events[0].Message, "Renewed.")
