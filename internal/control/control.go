@@ -114,6 +114,8 @@ const (
 	ticketTime     = 30 * time.Second
 	// finishTime is what a session has for the rest once its person has signed in.
 	finishTime = 5 * time.Minute
+	// readyTime is how long a request waits for the service to have taken over.
+	readyTime = 30 * time.Second
 )
 
 // Service is the use cases. Run must be running for sessions to make progress;
@@ -123,11 +125,13 @@ type Service struct {
 	db     database
 	logger *slog.Logger
 	starts chan struct{} // a place for each machine that may be starting
+	ready  chan struct{} // closed once Run has taken over from the last run
+	over   chan struct{} // closed when Run ends
 
 	changes changes
 
 	mu       sync.Mutex      // guards what follows
-	running  context.Context // of Run; nil before it
+	running  context.Context // of Run; nil before it and after it
 	workers  sync.WaitGroup
 	sessions map[session.ID]*worker
 	machines map[string]*machine.Machine
@@ -135,7 +139,7 @@ type Service struct {
 }
 
 // errNotRunning says that a machine was asked for before Run or after it.
-var errNotRunning = errors.New("control: the service is starting or stopping")
+var errNotRunning = fmt.Errorf("control: %w", session.ErrNotReady)
 
 // worker is the goroutine that works on one session.
 type worker struct {
@@ -160,6 +164,8 @@ func New(cfg Config) (*Service, error) {
 	return &Service{
 		cfg: cfg, db: cfg.Database, logger: cfg.Logger,
 		starts:   make(chan struct{}, cfg.StartsAtOnce),
+		ready:    make(chan struct{}),
+		over:     make(chan struct{}),
 		sessions: map[session.ID]*worker{},
 		machines: map[string]*machine.Machine{},
 		people:   map[string]chan struct{}{},
@@ -168,7 +174,10 @@ func New(cfg Config) (*Service, error) {
 
 // Run takes over what an earlier server left, then works on sessions until ctx
 // ends. It returns when every goroutine of the service has ended; machines run
-// on, for the next server to adopt.
+// on, for the next server to adopt. It is called once.
+//
+// The other methods may be called before it has taken over. Nothing is started
+// until then, since it would be cleared away with what the last run has left.
 func (s *Service) Run(ctx context.Context) error {
 	s.mu.Lock()
 	s.running = ctx
@@ -177,6 +186,7 @@ func (s *Service) Run(ctx context.Context) error {
 	if err := s.recover(ctx); err != nil {
 		return fmt.Errorf("taking over from the last run: %w", err)
 	}
+	close(s.ready)
 	ticker := time.NewTicker(sweepEvery)
 	defer ticker.Stop()
 	for {
@@ -193,6 +203,7 @@ func (s *Service) Run(ctx context.Context) error {
 
 // stop waits for the workers, whose context has ended, and lets go of machines.
 func (s *Service) stop() {
+	close(s.over)
 	s.mu.Lock()
 	s.running = nil
 	s.mu.Unlock()
@@ -202,6 +213,27 @@ func (s *Service) stop() {
 	for id, m := range s.machines {
 		m.Detach()
 		delete(s.machines, id)
+	}
+}
+
+// awaitReady waits until Run has taken over; session.ErrNotReady if it does not
+// come to that in time, or has ended.
+func (s *Service) awaitReady(ctx context.Context) error {
+	timer := time.NewTimer(readyTime)
+	defer timer.Stop()
+	select {
+	case <-s.ready:
+	case <-s.over:
+	case <-timer.C:
+		return errNotRunning
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-s.over:
+		return errNotRunning
+	default:
+		return nil
 	}
 }
 

@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -11,7 +12,11 @@ import (
 	"github.com/anteroom/anteroom/internal/machine/fake"
 	"github.com/anteroom/anteroom/internal/session"
 	"github.com/anteroom/anteroom/internal/store"
+	"github.com/anteroom/anteroom/internal/store/sqlite"
 )
+
+// readyTime is how long the service says that it waits to be ready.
+const readyTime = 30 * time.Second
 
 // TestRestart: in whatever state the server stops, the next one goes on with
 // the same session, and from waiting on with the same machine.
@@ -222,6 +227,75 @@ func TestLeaseLost(t *testing.T) {
 	})
 }
 
+// held is a database that gives the list of machines as it was before it was
+// held up.
+type held struct {
+	*sqlite.DB
+	open chan struct{}
+}
+
+func (h *held) LiveVMs(ctx context.Context) ([]store.VM, error) {
+	out, err := h.DB.LiveVMs(ctx)
+	select {
+	case <-h.open:
+	case <-ctx.Done():
+	}
+	return out, err
+}
+
+// TestNothingStartsBeforeTakingOver: what is asked for while the service still
+// takes over waits for that, and is not cleared away by it.
+func TestNothingStartsBeforeTakingOver(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.script(fake.Script{Login: signsIn(1)}, fake.Script{})
+		db := &held{w.db, make(chan struct{})}
+		s := w.serve(func(c *control.Config) { c.Database = db })
+		asked := make(chan store.VM)
+		go func() {
+			vm, err := s.EnsureMachine(t.Context(), w.user)
+			if err != nil {
+				t.Error(err)
+			}
+			asked <- vm
+		}()
+		id := w.start(s, "claude")
+		<-time.After(readyTime / 2)
+		if now := w.session(id); now.State != session.Requested || w.host.Started() != 0 {
+			t.Errorf("the session is %s, %d machines were started", now.State, w.host.Started())
+		}
+		impatient, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := s.EnsureMachine(impatient, w.user); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("a machine for somebody who does not wait: %v", err)
+		}
+		close(db.open)
+		vm := <-asked
+		w.reach(id, session.Completed)
+		w.quiet()
+		if w.cli().ID() != vm.ID || w.host.Started() != 2 {
+			t.Errorf("machine %s runs, %s was given; %d were started", w.cli().ID(), vm.ID, w.host.Started())
+		}
+	})
+}
+
+// TestNeverReady: nobody waits for ever for a service that does not come to
+// take over.
+func TestNeverReady(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		idle, err := control.New(w.config())
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if _, err := idle.EnsureMachine(t.Context(), w.user); !errors.Is(err, session.ErrNotReady) {
+			t.Errorf("a machine of a service that does not run: %v", err)
+		}
+		if took := time.Since(began); took != readyTime {
+			t.Errorf("it was told after %s", took)
+		}
+	})
+}
+
 // TestNotRunning: before Run and after it no machine is attached to, since
 // nobody would let go of it.
 func TestNotRunning(t *testing.T) {
@@ -232,8 +306,8 @@ func TestNotRunning(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.stop()
-		if _, err := s.EnsureMachine(t.Context(), w.user); err == nil {
-			t.Error("a service that has stopped gives a machine")
+		if _, err := s.EnsureMachine(t.Context(), w.user); !errors.Is(err, session.ErrNotReady) {
+			t.Errorf("a machine of a service that has stopped: %v", err)
 		}
 		if w.cli().ID() != first.ID {
 			t.Error("it has replaced the machine")

@@ -144,6 +144,9 @@ func (s *Service) Deliver(ctx context.Context, userID, id string) (store.Credent
 	if err != nil {
 		return store.Credential{}, err
 	}
+	if err := s.awaitReady(ctx); err != nil {
+		return store.Credential{}, err
+	}
 	if err := s.deliver(ctx, userID, c.Provider); err != nil {
 		return store.Credential{}, err
 	}
@@ -180,6 +183,9 @@ func (s *Service) Machine(ctx context.Context, userID, id string) (store.VM, err
 // EnsureMachine returns the user's cli machine, running and with all active
 // credentials delivered; it makes it at first need.
 func (s *Service) EnsureMachine(ctx context.Context, userID string) (store.VM, error) {
+	if err := s.awaitReady(ctx); err != nil {
+		return store.VM{}, err
+	}
 	unlock, err := s.lockPerson(ctx, userID)
 	if err != nil {
 		return store.VM{}, err
@@ -201,6 +207,9 @@ func (s *Service) DestroyMachine(ctx context.Context, userID, id string) error {
 	}
 	if vm.Kind != string(machine.CLI) {
 		return fmt.Errorf("a session's browser machine cannot be destroyed apart from it: %w", store.ErrConflict)
+	}
+	if err := s.awaitReady(ctx); err != nil {
+		return err
 	}
 	unlock, err := s.lockPerson(ctx, userID)
 	if err != nil {

@@ -28,8 +28,14 @@ func fail(reason session.Reason, err error) error { return &failure{reason: reas
 // long ends.
 var errDeadline = errors.New("the session's time is over")
 
-// workOn starts the goroutine that works on a session, unless there is one.
+// workOn starts the goroutine that works on a session, unless there is one or
+// the service is not ready: the first sweep finds the session then.
 func (s *Service) workOn(id session.ID) {
+	select {
+	case <-s.ready:
+	default:
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.running == nil || s.running.Err() != nil || s.sessions[id] != nil {

@@ -16,9 +16,9 @@ import (
 // store.ErrNotFound.
 //
 // Errors that the API tells apart: store.ErrNotFound, store.ErrExists, store.ErrDiskFull,
-// session.ErrConflict, provider.ErrUnknown, machine.ErrGone,
-// machine.ErrNoMemory, machine.ErrDiskFull and the context's own. Every other
-// one is logged and answered as internal.
+// session.ErrConflict, session.ErrNotReady, provider.ErrUnknown,
+// machine.ErrGone, machine.ErrNoMemory, machine.ErrDiskFull and the context's
+// own. Every other one is logged and answered as internal.
 type UseCases interface {
 	// Providers returns what one can sign in to. The files are shared: nobody
 	// changes them.

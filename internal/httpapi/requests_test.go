@@ -193,6 +193,7 @@ func TestErrorsOfTheUseCases(t *testing.T) {
 		{store.ErrNotFound, ProblemCodeNotFound},
 		{fmt.Errorf("x: %w", provider.ErrUnknown), ProblemCodeProviderUnknown},
 		{&session.ConflictError{}, ProblemCodeConflict},
+		{fmt.Errorf("x: %w", session.ErrNotReady), ProblemCodeNotReady},
 		{fmt.Errorf("x: %w", machine.ErrGone), ProblemCodeMachineGone},
 		{machine.ErrNoMemory, ProblemCodeNoMemory},
 		{machine.ErrDiskFull, ProblemCodeDiskFull},

@@ -233,6 +233,10 @@ func (r Reason) Sentence() string {
 // ErrConflict is the sentinel of every ConflictError.
 var ErrConflict = errors.New("conflict: it was in another state or held by another server")
 
+// ErrNotReady says that the service is starting or stopping. A moment later it
+// can be asked again.
+var ErrNotReady = errors.New("not now: the service is starting or stopping")
+
 // ConflictError says that a move matched no row: the session was in another
 // state, or another server holds it. To is empty where it was the lease alone
 // that was missed. It is not a failure of the session.
