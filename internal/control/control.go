@@ -135,7 +135,7 @@ type Service struct {
 	workers  sync.WaitGroup
 	sessions map[session.ID]*worker
 	machines map[string]*machine.Machine
-	people   map[string]chan struct{} // one start or delivery at a time for each user's cli machine
+	people   map[string]*person // by user
 }
 
 // errNotRunning says that a machine was asked for before Run or after it.
@@ -168,7 +168,7 @@ func New(cfg Config) (*Service, error) {
 		over:     make(chan struct{}),
 		sessions: map[session.ID]*worker{},
 		machines: map[string]*machine.Machine{},
-		people:   map[string]chan struct{}{},
+		people:   map[string]*person{},
 	}, nil
 }
 

@@ -48,6 +48,13 @@ func (f *failing) Move(ctx context.Context, id session.ID, from, to session.Stat
 	return f.DB.Move(ctx, id, from, to, owner, change, message)
 }
 
+func (f *failing) MarkDelivered(ctx context.Context, id, machineID string) error {
+	if err := f.fails("delivered"); err != nil {
+		return err
+	}
+	return f.DB.MarkDelivered(ctx, id, machineID)
+}
+
 func (f *failing) Heartbeat(ctx context.Context, id session.ID, owner string) error {
 	if err := f.fails("heartbeat"); err != nil {
 		return err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/machine"
 	"github.com/anteroom/anteroom/internal/session"
 	"github.com/anteroom/anteroom/internal/store"
@@ -62,20 +61,13 @@ func keeps(vm store.VM, open map[session.ID]session.Session) bool {
 // adoptCLI attaches to a cli machine at the server's start, so that its
 // terminals work at once.
 func (s *Service) adoptCLI(ctx context.Context, vm store.VM) {
-	unlock, err := s.lockPerson(ctx, vm.UserID)
+	p, err := s.lockPerson(ctx, vm.UserID)
 	if err != nil {
 		return
 	}
-	defer unlock()
-	if s.machine(vm.ID) != nil {
-		return
-	}
-	m, err := s.adopt(ctx, vm, guestapi.View{})
-	if err == nil {
-		s.watch(vm.UserID, m)
-		return
-	}
-	if ctx.Err() != nil || errors.Is(err, errNotRunning) {
+	defer p.unlock()
+	_, err = s.attachedCLI(ctx, vm)
+	if err == nil || ctx.Err() != nil || errors.Is(err, errNotRunning) {
 		return
 	}
 	s.logger.Warn("cli machine of the last run is gone; it is made again at need", "machine", vm.ID, "err", err)

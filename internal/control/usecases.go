@@ -126,11 +126,11 @@ func (s *Service) DeleteCredential(ctx context.Context, userID, id string) error
 	if err != nil {
 		return err
 	}
-	unlock, err := s.lockPerson(ctx, userID)
+	p, err := s.lockPerson(ctx, userID)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer p.unlock()
 	if err := s.db.DeleteCredential(ctx, userID, id); err != nil {
 		return err
 	}
@@ -181,20 +181,21 @@ func (s *Service) Machine(ctx context.Context, userID, id string) (store.VM, err
 }
 
 // EnsureMachine returns the user's cli machine, running and with all active
-// credentials delivered; it makes it at first need.
+// credentials delivered that it takes; it makes it at first need.
 func (s *Service) EnsureMachine(ctx context.Context, userID string) (store.VM, error) {
 	if err := s.awaitReady(ctx); err != nil {
 		return store.VM{}, err
 	}
-	unlock, err := s.lockPerson(ctx, userID)
+	p, err := s.lockPerson(ctx, userID)
 	if err != nil {
 		return store.VM{}, err
 	}
-	defer unlock()
-	m, _, err := s.cliMachine(ctx, userID)
+	defer p.unlock()
+	m, err := s.cliMachine(ctx, p)
 	if err != nil {
 		return store.VM{}, err
 	}
+	s.reconcile(ctx, p, m)
 	return s.db.VM(ctx, m.ID())
 }
 
@@ -211,13 +212,16 @@ func (s *Service) DestroyMachine(ctx context.Context, userID, id string) error {
 	if err := s.awaitReady(ctx); err != nil {
 		return err
 	}
-	unlock, err := s.lockPerson(ctx, userID)
+	p, err := s.lockPerson(ctx, userID)
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	if m := s.machine(id); m != nil {
-		s.collect(ctx, userID, m)
+	defer p.unlock()
+	if vm, err = s.db.VM(ctx, id); err != nil {
+		return err
+	}
+	if m, err := s.attachedCLI(ctx, vm); err == nil {
+		s.collect(ctx, p, m)
 	}
 	return s.destroy(ctx, vm, "")
 }

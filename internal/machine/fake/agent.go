@@ -15,6 +15,7 @@ import (
 	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/line"
 	"github.com/anteroom/anteroom/internal/machine"
+	"github.com/anteroom/anteroom/internal/provider"
 )
 
 // Greeting is what a fake machine's screen and terminal say first; they then
@@ -25,6 +26,7 @@ var (
 	errKind  = errors.New("a machine of this kind does not do that")
 	errOther = errors.New("it works for another machine or session")
 	errNone  = errors.New("there is nothing of that")
+	errOlder = errors.New("a later version was delivered already")
 )
 
 // routes are the agent's API, as the real agent serves it.
@@ -120,11 +122,27 @@ func (m *Machine) deliver(in guestapi.Delivery) (guestapi.DeliveryAck, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	ack := guestapi.DeliveryAck{CredentialID: in.CredentialID, Version: in.Version, SHA256: guestapi.DeliveryHash(in.Files)}
+	if last, ok := m.delivered[in.Provider.Name]; ok && len(in.Files) > 0 {
+		if in.Version < last.Version {
+			return guestapi.DeliveryAck{}, errOlder
+		}
+		if last.SessionID == in.SessionID && provider.Fresher(in.Provider, contents(in.Files), contents(last.Files)) {
+			ack.Kept = true
+			return ack, nil
+		}
+	}
 	m.delivered[in.Provider.Name] = in
 	m.deliveries++
-	return guestapi.DeliveryAck{
-		CredentialID: in.CredentialID, Version: in.Version, SHA256: guestapi.DeliveryHash(in.Files),
-	}, nil
+	return ack, nil
+}
+
+func contents(files []guestapi.File) provider.Content {
+	out := provider.Content{}
+	for _, f := range files {
+		out[f.Name] = f.Content
+	}
+	return out
 }
 
 func (m *Machine) collect(in guestapi.Collect) (guestapi.Credentials, error) {

@@ -1,0 +1,84 @@
+package control
+
+import (
+	"context"
+	"errors"
+
+	"github.com/anteroom/anteroom/internal/guestapi"
+	"github.com/anteroom/anteroom/internal/machine"
+	"github.com/anteroom/anteroom/internal/provider"
+	"github.com/anteroom/anteroom/internal/session"
+	"github.com/anteroom/anteroom/internal/store"
+)
+
+// collect takes back what the tools on a cli machine have refreshed. Errors
+// are logged: the next round tries again. The caller holds the user's lock.
+func (s *Service) collect(ctx context.Context, p *person, m *machine.Machine) {
+	active, err := s.db.ActiveCredentials(ctx, p.id)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.logger.Error("reading credentials", "err", err)
+		}
+		return
+	}
+	for _, c := range active {
+		if c.DeliveredTo != m.ID() {
+			continue // what is there is not built on this version
+		}
+		if err := s.collectOne(ctx, m, c); err != nil && ctx.Err() == nil {
+			s.logger.Warn("taking back refreshed credentials", "machine", m.ID(), "provider", c.Provider, "err", err)
+		}
+	}
+}
+
+// collectOne stores what a tool has made of version c, if that is valid and
+// fresher. A file that a tool has blanked or lost is left alone.
+func (s *Service) collectOne(ctx context.Context, m *machine.Machine, c store.Credential) error {
+	file, err := s.cfg.Providers.Get(c.Provider)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, guestTime)
+	defer cancel()
+	guest, err := m.Guest(ctx)
+	if errors.Is(err, machine.ErrGone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	now, err := guest.Collect(ctx, guestapi.Collect{Provider: file})
+	var refused *guestapi.StatusError
+	if errors.As(err, &refused) {
+		return nil // not what the provider file describes: signed out, or in the middle of a write
+	}
+	if err != nil {
+		return err
+	}
+	had, err := s.open(c)
+	if err != nil {
+		return err
+	}
+	if guestapi.DeliveryHash(now.Files) == guestapi.DeliveryHash(had) || checkFiles(file, now.Files) != nil {
+		return nil
+	}
+	if !provider.Fresher(file, contents(had), contents(now.Files)) {
+		return nil
+	}
+	if now.Account == "" {
+		now.Account = c.Account
+	}
+	next, err := s.seal(ctx, c.UserID, c.Provider, now)
+	if err != nil {
+		return err
+	}
+	next.SessionID = c.SessionID
+	_, err = s.db.CommitRefreshed(ctx, c.ID, next, m.ID(), "The tool on your machine has renewed its sign-in; the new version is stored.")
+	if errors.Is(err, session.ErrConflict) {
+		return nil // a sign-in was stored in between
+	}
+	if err == nil {
+		s.changes.tell()
+	}
+	return err
+}

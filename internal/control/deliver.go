@@ -1,0 +1,189 @@
+package control
+
+import (
+	"context"
+	"errors"
+
+	"github.com/anteroom/anteroom/internal/guestapi"
+	"github.com/anteroom/anteroom/internal/machine"
+	"github.com/anteroom/anteroom/internal/store"
+	"github.com/anteroom/anteroom/internal/vault"
+)
+
+// deliver hands the active version of a provider's credential to the user's
+// machine. What that machine has refreshed by itself is taken back first, so
+// that an older version never overwrites a newer one.
+func (s *Service) deliver(ctx context.Context, userID, providerName string) error {
+	p, err := s.lockPerson(ctx, userID)
+	if err != nil {
+		return err
+	}
+	defer p.unlock()
+	if s.cfg.Deliver != nil {
+		c, err := s.db.ActiveCredential(ctx, userID, providerName)
+		if err != nil {
+			return err
+		}
+		return s.handTo(ctx, here, s.cfg.Deliver, c)
+	}
+	err = s.deliverToMachine(ctx, p, providerName)
+	if errors.Is(err, machine.ErrGone) {
+		// It ended just now: another is made.
+		err = s.deliverToMachine(ctx, p, providerName)
+	}
+	return err
+}
+
+func (s *Service) deliverToMachine(ctx context.Context, p *person, providerName string) error {
+	m, err := s.cliMachine(ctx, p)
+	if err != nil {
+		return err
+	}
+	s.collect(ctx, p, m)
+	c, err := s.db.ActiveCredential(ctx, p.id, providerName)
+	if err != nil {
+		return err
+	}
+	err = s.hand(ctx, m, c)
+	switch {
+	case err == nil:
+		p.took(m.ID(), handing(providerName))
+	case ctx.Err() == nil:
+		p.refused(m.ID(), handing(providerName)) // so that it is not asked again at once
+	}
+	return err
+}
+
+// reconcile makes a cli machine hold what its owner has stored: it is handed
+// each active version that it has not acknowledged, because it is new, because
+// whoever was to hand it over was interrupted, or because it refused. Errors are
+// logged; later rounds of watch try again, less and less often. What a tool has
+// refreshed is not touched: that is a version that was acknowledged. The caller
+// holds the user's lock.
+func (s *Service) reconcile(ctx context.Context, p *person, m *machine.Machine) {
+	active, err := s.db.CredentialsOf(ctx, p.id)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.logger.Error("reading credentials", "err", err)
+		}
+		return
+	}
+	for _, c := range active {
+		if c.DeliveredTo == m.ID() {
+			continue
+		}
+		s.attempt(ctx, p, m, handing(c.Provider), func() error {
+			c, err := s.db.ActiveCredential(ctx, p.id, c.Provider)
+			if err != nil {
+				return err
+			}
+			return s.hand(ctx, m, c)
+		})
+	}
+}
+
+func handing(providerName string) string { return "handing over " + providerName }
+
+// attempt has a machine take something, unless it has refused that only just
+// now.
+func (s *Service) attempt(ctx context.Context, p *person, m *machine.Machine, what string, do func() error) {
+	if !p.due(m.ID(), what) {
+		return
+	}
+	err := do()
+	switch {
+	case err == nil:
+		p.took(m.ID(), what)
+	case ctx.Err() != nil || errors.Is(err, machine.ErrGone):
+		// Nothing that the machine has done.
+	case p.refused(m.ID(), what):
+		s.logger.Error("the machine does not take it; it is asked again, less and less often", "machine", m.ID(), "what", what, "err", err)
+	default:
+		s.logger.Debug("the machine still does not take it", "machine", m.ID(), "what", what, "err", err)
+	}
+}
+
+// hand delivers one version to a machine. Where the line breaks it is sent
+// again, which the agent knows; machine.ErrGone if the machine has ended.
+func (s *Service) hand(ctx context.Context, m *machine.Machine, c store.Credential) error {
+	return s.handTo(ctx, m.ID(), func(ctx context.Context, in guestapi.Delivery) (guestapi.DeliveryAck, error) {
+		for {
+			guest, err := m.Guest(ctx)
+			if err != nil {
+				return guestapi.DeliveryAck{}, err
+			}
+			ack, err := guest.Deliver(ctx, in)
+			if err == nil || answered(err) {
+				return ack, err
+			}
+			if pause(ctx, brokenPause) != nil {
+				return guestapi.DeliveryAck{}, err
+			}
+		}
+	}, c)
+}
+
+// handTo delivers one version to a holder and notes the acknowledgement, also
+// where nobody waits for it any more: the files are there then.
+func (s *Service) handTo(ctx context.Context, holder string, deliver func(context.Context, guestapi.Delivery) (guestapi.DeliveryAck, error), c store.Credential) error {
+	file, err := s.cfg.Providers.Get(c.Provider)
+	if err != nil {
+		return err
+	}
+	files, err := s.open(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, guestTime)
+	defer cancel()
+	ack, err := deliver(ctx, guestapi.Delivery{CredentialID: c.ID, SessionID: string(c.SessionID), Version: c.Version, Provider: file, Files: files})
+	if err != nil {
+		return err
+	}
+	if ack.CredentialID != c.ID || ack.Version != c.Version || ack.SHA256 != guestapi.DeliveryHash(files) {
+		return errors.New("the acknowledgement is for something else than was delivered")
+	}
+	if err := s.db.MarkDelivered(context.WithoutCancel(ctx), c.ID, holder); err != nil {
+		return err
+	}
+	s.changes.tell()
+	return nil
+}
+
+// open decrypts a version's files.
+func (s *Service) open(c store.Credential) ([]guestapi.File, error) {
+	opened, err := s.cfg.Vault.Open(vault.BindingOf(c), c.Sealed)
+	if err != nil {
+		return nil, err
+	}
+	files := make([]guestapi.File, len(opened))
+	for i, f := range opened {
+		files[i] = guestapi.File{Name: f.Name, Content: f.Content}
+	}
+	return files, nil
+}
+
+// removeFromMachine takes a provider's files away from the user's machine, if
+// that runs. The caller holds the user's lock.
+func (s *Service) removeFromMachine(ctx context.Context, userID, providerName string) error {
+	vm, err := s.db.CLIMachine(ctx, userID)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	m := s.machine(vm.ID)
+	file, err := s.cfg.Providers.Get(providerName)
+	if m == nil || err != nil {
+		return nil // it will start without them
+	}
+	ctx, cancel := context.WithTimeout(ctx, guestTime)
+	defer cancel()
+	guest, err := m.Guest(ctx)
+	if err != nil {
+		return nil
+	}
+	_, err = guest.Deliver(ctx, guestapi.Delivery{Provider: file})
+	return err
+}
