@@ -46,6 +46,8 @@ type database interface {
 	ActiveCredentials(ctx context.Context, userID string) ([]store.Credential, error)
 	MarkDelivered(ctx context.Context, id, machineID string) error
 	DeleteCredential(ctx context.Context, userID, id string) error
+	LeftOn(ctx context.Context, userID, machineID string) ([]string, error)
+	MarkTakenAway(ctx context.Context, userID, provider, machineID string) error
 
 	InsertVM(ctx context.Context, v store.VM) error
 	UpdateVM(ctx context.Context, id string, from []store.VMState, change store.VMChange) error

@@ -56,15 +56,20 @@ func (s *Service) deliverToMachine(ctx context.Context, p *person, providerName 
 
 // reconcile makes a cli machine hold what its owner has stored: it is handed
 // each active version that it has not acknowledged, because it is new, because
-// whoever was to hand it over was interrupted, or because it refused. Errors are
-// logged; later rounds of watch try again, less and less often. What a tool has
-// refreshed is not touched: that is a version that was acknowledged. The caller
-// holds the user's lock.
+// whoever was to hand it over was interrupted, or because it refused; and the
+// files of what was deleted are taken away from it. Errors are logged; later
+// rounds of watch try again, less and less often. What a tool has refreshed is
+// not touched: that is a version that was acknowledged. The caller holds the
+// user's lock.
 func (s *Service) reconcile(ctx context.Context, p *person, m *machine.Machine) {
 	active, err := s.db.CredentialsOf(ctx, p.id)
+	var left []string
+	if err == nil {
+		left, err = s.db.LeftOn(ctx, p.id, m.ID())
+	}
 	if err != nil {
 		if ctx.Err() == nil {
-			s.logger.Error("reading credentials", "err", err)
+			s.logger.Error("reading what a machine is to hold", "machine", m.ID(), "err", err)
 		}
 		return
 	}
@@ -79,6 +84,9 @@ func (s *Service) reconcile(ctx context.Context, p *person, m *machine.Machine) 
 			}
 			return s.hand(ctx, m, c)
 		})
+	}
+	for _, name := range left {
+		s.attempt(ctx, p, m, "taking away "+name, func() error { return s.takeAway(ctx, p.id, m, name) })
 	}
 }
 
@@ -103,25 +111,52 @@ func (s *Service) attempt(ctx context.Context, p *person, m *machine.Machine, wh
 	}
 }
 
-// hand delivers one version to a machine. Where the line breaks it is sent
-// again, which the agent knows; machine.ErrGone if the machine has ended.
+// hand delivers one version to a machine; machine.ErrGone if that has ended.
 func (s *Service) hand(ctx context.Context, m *machine.Machine, c store.Credential) error {
 	return s.handTo(ctx, m.ID(), func(ctx context.Context, in guestapi.Delivery) (guestapi.DeliveryAck, error) {
-		for {
-			guest, err := m.Guest(ctx)
-			if err != nil {
-				return guestapi.DeliveryAck{}, err
-			}
-			ack, err := guest.Deliver(ctx, in)
-			if err == nil || answered(err) {
-				return ack, err
-			}
-			if pause(ctx, brokenPause) != nil {
-				return guestapi.DeliveryAck{}, err
-			}
-		}
+		return send(ctx, m, in)
 	}, c)
 }
+
+// send makes one delivery to a machine. Where the line breaks it is sent again,
+// which the agent knows.
+func send(ctx context.Context, m *machine.Machine, in guestapi.Delivery) (guestapi.DeliveryAck, error) {
+	for {
+		guest, err := m.Guest(ctx)
+		if err != nil {
+			return guestapi.DeliveryAck{}, err
+		}
+		ack, err := guest.Deliver(ctx, in)
+		if err == nil || answered(err) {
+			return ack, err
+		}
+		if pause(ctx, brokenPause) != nil {
+			return guestapi.DeliveryAck{}, err
+		}
+	}
+}
+
+// takeAway removes a provider's files from a machine and notes that it has said
+// so.
+func (s *Service) takeAway(ctx context.Context, userID string, m *machine.Machine, providerName string) error {
+	file, err := s.cfg.Providers.Get(providerName)
+	if err != nil {
+		return err
+	}
+	asking, cancel := context.WithTimeout(ctx, guestTime)
+	defer cancel()
+	ack, err := send(asking, m, guestapi.Delivery{Provider: file})
+	if err != nil {
+		return err
+	}
+	if ack.CredentialID != "" || ack.SHA256 != guestapi.DeliveryHash(nil) {
+		return errOtherAck
+	}
+	return s.db.MarkTakenAway(context.WithoutCancel(ctx), userID, providerName, m.ID())
+}
+
+// errOtherAck says that a holder acknowledges what it was not given.
+var errOtherAck = errors.New("the acknowledgement is for something else than was delivered")
 
 // handTo delivers one version to a holder and notes the acknowledgement, also
 // where nobody waits for it any more: the files are there then.
@@ -141,7 +176,7 @@ func (s *Service) handTo(ctx context.Context, holder string, deliver func(contex
 		return err
 	}
 	if ack.CredentialID != c.ID || ack.Version != c.Version || ack.SHA256 != guestapi.DeliveryHash(files) {
-		return errors.New("the acknowledgement is for something else than was delivered")
+		return errOtherAck
 	}
 	if err := s.db.MarkDelivered(context.WithoutCancel(ctx), c.ID, holder); err != nil {
 		return err
@@ -161,29 +196,4 @@ func (s *Service) open(c store.Credential) ([]guestapi.File, error) {
 		files[i] = guestapi.File{Name: f.Name, Content: f.Content}
 	}
 	return files, nil
-}
-
-// removeFromMachine takes a provider's files away from the user's machine, if
-// that runs. The caller holds the user's lock.
-func (s *Service) removeFromMachine(ctx context.Context, userID, providerName string) error {
-	vm, err := s.db.CLIMachine(ctx, userID)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	m := s.machine(vm.ID)
-	file, err := s.cfg.Providers.Get(providerName)
-	if m == nil || err != nil {
-		return nil // it will start without them
-	}
-	ctx, cancel := context.WithTimeout(ctx, guestTime)
-	defer cancel()
-	guest, err := m.Guest(ctx)
-	if err != nil {
-		return nil
-	}
-	_, err = guest.Deliver(ctx, guestapi.Delivery{Provider: file})
-	return err
 }

@@ -68,16 +68,15 @@ func (w *world) holds(providers ...string) {
 	}
 }
 
-// delivering says whether a request delivers (or takes away) a provider's
-// files. The body can be read again.
-func delivering(r *http.Request, providerName string) bool {
+// delivery is what a request delivers, or takes away; false if it is another
+// request. The body can be read again.
+func delivery(r *http.Request) (in guestapi.Delivery, ok bool) {
 	if r.URL.Path != guestapi.PathDeliver {
-		return false
+		return in, false
 	}
 	body, _ := io.ReadAll(r.Body)
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	var in guestapi.Delivery
-	return json.Unmarshal(body, &in) == nil && in.Provider != nil && in.Provider.Name == providerName
+	return in, json.Unmarshal(body, &in) == nil && in.Provider != nil
 }
 
 // TestClientLeaves: whoever asked for the machine leaves, or the server stops,
@@ -124,7 +123,7 @@ func TestRefusingMachine(t *testing.T) {
 		var willing atomic.Bool
 		w.script(fake.Script{}, fake.Script{HTTP: func(agent http.Handler) http.Handler {
 			return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-				if delivering(r, "gemini") && !willing.Load() {
+				if in, ok := delivery(r); ok && in.Provider.Name == "gemini" && !willing.Load() {
 					asked.Add(1)
 					http.Error(rw, "no", http.StatusConflict)
 					return
@@ -173,5 +172,95 @@ func TestAcknowledgementIsLost(t *testing.T) {
 		}
 		w.holds("claude")
 		w.quiet()
+	})
+}
+
+// TestDeletionReachesTheMachine: whatever happens while a credential is being
+// deleted, its files are gone from the machine in the end, and are asked for no
+// more.
+func TestDeletionReachesTheMachine(t *testing.T) {
+	type deletion func(ctx context.Context, s *control.Service) // returns once it is answered
+	for name, during := range map[string]func(w *world, s *service, remove deletion){
+		"client leaves": func(w *world, s *service, remove deletion) {
+			ctx, cancel := context.WithTimeout(w.t.Context(), time.Second)
+			defer cancel()
+			remove(ctx, s.Service)
+		},
+		"server stops": func(w *world, s *service, remove deletion) {
+			time.AfterFunc(time.Second, s.stop)
+			remove(w.t.Context(), s.Service)
+			w.serve()
+		},
+		"not adopted yet": func(w *world, s *service, remove deletion) {
+			s.stop()
+			idle, err := control.New(w.config())
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			remove(w.t.Context(), idle)
+			w.serve()
+		},
+		"line breaks": func(w *world, s *service, remove deletion) {
+			time.AfterFunc(time.Second, w.cli().BreakLine)
+			remove(w.t.Context(), s.Service)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inWorld(t, func(t *testing.T, w *world) {
+				var taken atomic.Int64
+				g := &gate{open: make(chan struct{})}
+				w.script(fake.Script{Login: signsIn(1)}, fake.Script{HTTP: func(agent http.Handler) http.Handler {
+					return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+						if in, ok := delivery(r); ok && len(in.Files) == 0 {
+							if g.pass(r.Context()) != nil {
+								panic(http.ErrAbortHandler)
+							}
+							taken.Add(1)
+						}
+						agent.ServeHTTP(rw, r)
+					})
+				}})
+				s := w.serve()
+				w.reach(w.start(s, "claude"), session.Completed)
+				c := w.active("claude")
+				during(w, s, func(ctx context.Context, s *control.Service) {
+					if err := s.DeleteCredential(ctx, w.user, c.ID); err != nil {
+						t.Error(err)
+					}
+				})
+				if _, ok := w.cli().Delivered("claude"); !ok {
+					t.Fatal("it was not held up: the test shows nothing")
+				}
+				close(g.open)
+				w.eventually("the files are gone", func() bool {
+					_, ok := w.cli().Delivered("claude")
+					return !ok
+				})
+				<-time.After(time.Hour)
+				if n := taken.Load(); n != 1 {
+					t.Errorf("they were taken away %d times", n)
+				}
+			})
+		})
+	}
+}
+
+// TestNotAcknowledgedAndDeleted: files that came to the machine without its
+// saying so are taken away as well.
+func TestNotAcknowledgedAndDeleted(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.script(fake.Script{Login: signsIn(1)}, fake.Script{})
+		db := &failing{DB: w.db, err: errors.New("disk I/O error"), what: "delivered", until: time.Now().Add(time.Hour)}
+		s := w.serve(func(c *control.Config) { c.Database = db })
+		w.reach(w.start(s, "claude"), session.Failed)
+		if _, ok := w.cli().Delivered("claude"); !ok {
+			t.Fatal("they did not come: the test shows nothing")
+		}
+		if err := s.DeleteCredential(t.Context(), w.user, w.active("claude").ID); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok := w.cli().Delivered("claude"); ok {
+			t.Error("the machine still has the files")
+		}
 	})
 }

@@ -119,11 +119,11 @@ func (s *Service) Credential(ctx context.Context, userID, id string) (store.Cred
 	return c, nil
 }
 
-// DeleteCredential forgets all versions of a credential, on the user's machine
-// too where that runs.
+// DeleteCredential forgets all versions of a credential. Their files are taken
+// away from the user's machine, as soon as that can be reached and whatever
+// happens until then.
 func (s *Service) DeleteCredential(ctx context.Context, userID, id string) error {
-	c, err := s.Credential(ctx, userID, id)
-	if err != nil {
+	if _, err := s.Credential(ctx, userID, id); err != nil {
 		return err
 	}
 	p, err := s.lockPerson(ctx, userID)
@@ -135,7 +135,13 @@ func (s *Service) DeleteCredential(ctx context.Context, userID, id string) error
 		return err
 	}
 	s.changes.tell()
-	return s.removeFromMachine(ctx, userID, c.Provider)
+	// What does not come of this now is left to the machine's next round.
+	if vm, err := s.db.CLIMachine(ctx, userID); err == nil {
+		if m := s.machine(vm.ID); m != nil {
+			s.reconcile(ctx, p, m)
+		}
+	}
+	return nil
 }
 
 // Deliver hands the credential to the user's machine again.

@@ -250,8 +250,9 @@ func (db *DB) MarkDelivered(ctx context.Context, id, machineID string) error {
 // credential id belongs to: account, wrapped keys and ciphertexts are
 // overwritten in the file, and the WAL that may still hold them is emptied; if
 // a reader is using it, at the next commit or deletion, Close or Open. What
-// stays is the fact: numbers, digests, event, audit entries. store.ErrNotFound
-// if the user has no such credential.
+// stays is the fact: numbers, digests, event, audit entries. The user's live CLI
+// machine, which may hold the files whatever it has acknowledged, is noted for
+// LeftOn. store.ErrNotFound if the user has no such credential.
 func (db *DB) DeleteCredential(ctx context.Context, userID, id string) error {
 	err := db.write(ctx, "delete credential", func(tx *sql.Tx) error {
 		c, err := credentialIn(ctx, tx, id)
@@ -268,7 +269,9 @@ func (db *DB) DeleteCredential(ctx context.Context, userID, id string) error {
 		}
 		for _, v := range versions {
 			if _, err := exec(ctx, tx, `UPDATE provider_credentials SET active = 0, account = '', expires_at = NULL,
-				wrapped_dek = x'', ciphertext = x'', deleted_at = ? WHERE id = ?`, ms(db.now()), v.ID); err != nil {
+				wrapped_dek = x'', ciphertext = x'', deleted_at = ?, delivered_to = coalesce((SELECT id FROM vms
+					WHERE user_id = provider_credentials.user_id AND kind = 'cli' AND state NOT IN `+gone+`), '')
+				WHERE id = ?`, ms(db.now()), v.ID); err != nil {
 				return err
 			}
 			if err := db.audit(ctx, tx, store.AuditDeleted, v, ""); err != nil {
@@ -283,6 +286,29 @@ func (db *DB) DeleteCredential(ctx context.Context, userID, id string) error {
 	db.unscrubbed.Store(true)
 	db.rescrub(ctx)
 	return nil
+}
+
+// LeftOn returns the providers whose files a user's CLI machine may still hold
+// though they were deleted, and no newer version takes their place.
+func (db *DB) LeftOn(ctx context.Context, userID, machineID string) ([]string, error) {
+	return many(ctx, db.reader, "left on a machine", func(s scanner) (string, error) {
+		var provider string
+		err := s.Scan(&provider)
+		return provider, err
+	}, `SELECT DISTINCT provider FROM provider_credentials AS gone
+		WHERE user_id = ? AND delivered_to = ? AND deleted_at IS NOT NULL AND delivered_to <> '' AND NOT EXISTS (
+			SELECT 1 FROM provider_credentials AS new WHERE new.user_id = gone.user_id AND new.provider = gone.provider AND new.active = 1)
+		ORDER BY provider`, userID, machineID)
+}
+
+// MarkTakenAway notes that a machine has acknowledged that a provider's deleted
+// files are gone from it. Idempotent.
+func (db *DB) MarkTakenAway(ctx context.Context, userID, provider, machineID string) error {
+	return db.write(ctx, "mark taken away", func(tx *sql.Tx) error {
+		_, err := exec(ctx, tx, `UPDATE provider_credentials SET delivered_to = ''
+			WHERE user_id = ? AND provider = ? AND delivered_to = ? AND deleted_at IS NOT NULL`, userID, provider, machineID)
+		return err
+	})
 }
 
 // SealedVersions returns active versions, which are those with content, whose

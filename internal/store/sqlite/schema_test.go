@@ -235,21 +235,22 @@ func migrationText(t *testing.T) string {
 func TestPlans(t *testing.T) {
 	db := openAt(t, newPath(t))
 	for query, index := range map[string]string{
-		"SELECT id FROM auth_sessions WHERE state NOT IN " + final + " ORDER BY created_at":                     "auth_sessions_open",
-		"SELECT id FROM auth_sessions WHERE user_id = 'u' AND created_at < 5 ORDER BY created_at DESC LIMIT 10": "auth_sessions_by_user",
-		"SELECT id FROM auth_sessions WHERE user_id = 'u' AND idempotency_key = 'k'":                            "idempotency_key",
-		"SELECT state, count(*) FROM auth_sessions GROUP BY state":                                              "auth_sessions_by_state",
-		"SELECT id FROM vms WHERE state NOT IN " + gone + " ORDER BY created_at":                                "vms_live",
-		"SELECT id FROM vms WHERE user_id = 'u' AND kind = 'cli' AND state NOT IN " + gone:                      "vms_one_cli",
-		"SELECT * FROM events WHERE user_id = 'u' AND seq > 5 ORDER BY seq LIMIT 10":                            "events_by_user",
-		"SELECT * FROM events WHERE session_id = 's' AND user_id = 'u' AND seq > 5 ORDER BY seq LIMIT 10":       "events_by_session",
-		"SELECT coalesce(max(seq), 0) FROM events WHERE user_id = 'u'":                                          "events_by_user",
-		"SELECT * FROM provider_credentials WHERE user_id = 'u' AND provider = 'p' AND active = 1":              "provider_credentials_active",
-		"SELECT coalesce(max(version), 0) + 1 FROM provider_credentials WHERE user_id = 'u' AND provider = 'p'": "provider_credentials",
-		"SELECT id FROM tokens WHERE hash = x'00' AND (expires_at IS NULL OR expires_at > 5)":                   "hash=?",
-		"DELETE FROM tickets WHERE expires_at <= 5":                                                             "tickets_by_expiry",
-		"DELETE FROM tokens WHERE expires_at <= 5":                                                              "tokens_by_expiry",
-		"SELECT count(*) FROM provider_credentials WHERE kek_id = 'k' AND active = 1":                           "provider_credentials_by_kek",
+		"SELECT id FROM auth_sessions WHERE state NOT IN " + final + " ORDER BY created_at":                                                                                 "auth_sessions_open",
+		"SELECT id FROM auth_sessions WHERE user_id = 'u' AND created_at < 5 ORDER BY created_at DESC LIMIT 10":                                                             "auth_sessions_by_user",
+		"SELECT id FROM auth_sessions WHERE user_id = 'u' AND idempotency_key = 'k'":                                                                                        "idempotency_key",
+		"SELECT state, count(*) FROM auth_sessions GROUP BY state":                                                                                                          "auth_sessions_by_state",
+		"SELECT id FROM vms WHERE state NOT IN " + gone + " ORDER BY created_at":                                                                                            "vms_live",
+		"SELECT id FROM vms WHERE user_id = 'u' AND kind = 'cli' AND state NOT IN " + gone:                                                                                  "vms_one_cli",
+		"SELECT * FROM events WHERE user_id = 'u' AND seq > 5 ORDER BY seq LIMIT 10":                                                                                        "events_by_user",
+		"SELECT * FROM events WHERE session_id = 's' AND user_id = 'u' AND seq > 5 ORDER BY seq LIMIT 10":                                                                   "events_by_session",
+		"SELECT coalesce(max(seq), 0) FROM events WHERE user_id = 'u'":                                                                                                      "events_by_user",
+		"SELECT * FROM provider_credentials WHERE user_id = 'u' AND provider = 'p' AND active = 1":                                                                          "provider_credentials_active",
+		"SELECT DISTINCT provider FROM provider_credentials WHERE user_id = 'u' AND delivered_to = 'm' AND deleted_at IS NOT NULL AND delivered_to <> '' ORDER BY provider": "provider_credentials_left_on",
+		"SELECT coalesce(max(version), 0) + 1 FROM provider_credentials WHERE user_id = 'u' AND provider = 'p'":                                                             "provider_credentials",
+		"SELECT id FROM tokens WHERE hash = x'00' AND (expires_at IS NULL OR expires_at > 5)":                                                                               "hash=?",
+		"DELETE FROM tickets WHERE expires_at <= 5":                                                                                                                         "tickets_by_expiry",
+		"DELETE FROM tokens WHERE expires_at <= 5":                                                                                                                          "tokens_by_expiry",
+		"SELECT count(*) FROM provider_credentials WHERE kek_id = 'k' AND active = 1":                                                                                       "provider_credentials_by_kek",
 	} {
 		plan := ""
 		err := each(t.Context(), db.reader, func(s scanner) error {

@@ -204,6 +204,60 @@ func testDeleteCredential(f *fixture) {
 	f.equal("audited", []any{report.Entries, report.Credentials}, []any{6, 2})
 }
 
+// testLeftOn: a machine that lives when its owner's credential is deleted may
+// hold the files until it says otherwise.
+func testLeftOn(f *fixture) {
+	u, other := f.user("u"), f.user("other")
+	left := func(want ...string) func(machine string) {
+		f.Helper()
+		return func(machine string) {
+			f.Helper()
+			f.equal("left", must(f.LeftOn(f.ctx, u.ID, machine))(f), append([]string{}, want...))
+		}
+	}
+	remove := func() {
+		f.Helper()
+		f.ok(f.DeleteCredential(f.ctx, u.ID, f.session(u, session.Delivering).CredentialID))
+	}
+	f.vm(other, "", "cli")
+	remove()
+	left()("") // there was no machine
+
+	m := f.vm(u, "", "cli")
+	left()(m.ID)
+	id := f.session(u, session.Delivering).CredentialID
+	f.ok(f.MarkDelivered(f.ctx, id, m.ID))
+	left()(m.ID)
+	f.ok(f.DeleteCredential(f.ctx, u.ID, id))
+	left("claude")(m.ID)
+	left()("machine2")
+	f.equal("another's", len(must(f.LeftOn(f.ctx, other.ID, m.ID))(f)), 0)
+	f.ok(f.MarkTakenAway(f.ctx, other.ID, "claude", m.ID))
+	f.ok(f.MarkTakenAway(f.ctx, u.ID, "codex", m.ID))
+	f.ok(f.MarkTakenAway(f.ctx, u.ID, "claude", "machine2"))
+	left("claude")(m.ID)
+	f.ok(f.MarkTakenAway(f.ctx, u.ID, "claude", m.ID))
+	f.ok(f.MarkTakenAway(f.ctx, u.ID, "claude", m.ID))
+	left()(m.ID)
+
+	remove() // never acknowledged: it may have come all the same
+	left("claude")(m.ID)
+	id = f.session(u, session.Delivering).CredentialID
+	left()(m.ID) // a newer version takes its place
+	f.ok(f.DeleteCredential(f.ctx, u.ID, id))
+	left("claude")(m.ID)
+	f.ok(f.MarkTakenAway(f.ctx, u.ID, "claude", m.ID))
+	left()(m.ID)
+
+	remove()
+	f.ok(f.UpdateVM(f.ctx, m.ID, nil, store.VMChange{State: store.VMDestroyed}))
+	next := f.vm(u, "", "cli")
+	left()(next.ID) // it starts without them
+	remove()
+	left("claude")(next.ID)
+	must(f.VerifyAudit(f.ctx))(f)
+}
+
 func testRewrap(f *fixture) {
 	u := f.user("u")
 	s := f.session(u, session.Delivering)

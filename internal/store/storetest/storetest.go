@@ -58,6 +58,8 @@ type Store interface {
 	ActiveCredentials(ctx context.Context, userID string) ([]store.Credential, error)
 	MarkDelivered(ctx context.Context, id, machineID string) error
 	DeleteCredential(ctx context.Context, userID, id string) error
+	LeftOn(ctx context.Context, userID, machineID string) ([]string, error)
+	MarkTakenAway(ctx context.Context, userID, provider, machineID string) error
 	SealedVersions(ctx context.Context, kekIDNot []string, limit int) ([]store.Credential, error)
 	Rewrap(ctx context.Context, id, oldKEK, newKEK string, wrapped []byte) error
 	RetireKEK(ctx context.Context, kekID string) error
@@ -106,6 +108,7 @@ func Run(t *testing.T, newDB func(t *testing.T) Opener) {
 		"CommitRefreshed":        testCommitRefreshed,
 		"Delivered":              testDelivered,
 		"DeleteCredential":       testDeleteCredential,
+		"LeftOnAMachine":         testLeftOn,
 		"Rewrap":                 testRewrap,
 		"Audit":                  testAudit,
 		"VMs":                    testVMs,
