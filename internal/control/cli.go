@@ -13,8 +13,9 @@ import (
 )
 
 // collectEvery is how often a cli machine is asked whether a tool has
-// refreshed its tokens. What was refreshed later than that is lost if the
-// machine is killed, since its credential files are in memory only.
+// refreshed its tokens. What was refreshed later than that, or too often to be
+// stored (refreshEvery), is lost if the machine is killed, since its credential
+// files are in memory only.
 const collectEvery = 5 * time.Second
 
 // guestTime is how long one request to a cli machine may take.
@@ -109,7 +110,7 @@ func (s *Service) round(ctx context.Context, userID string, m *machine.Machine) 
 	if s.machine(m.ID()) != m {
 		return false // destroyed
 	}
-	s.collect(ctx, p, m)
+	s.collect(ctx, p, m, inPassing)
 	s.reconcile(ctx, p, m)
 	return true
 }

@@ -11,9 +11,17 @@ import (
 	"github.com/anteroom/anteroom/internal/store"
 )
 
+// occasion is when credentials are taken back.
+type occasion bool
+
+const (
+	inPassing  occasion = false // in a round of watch; not more often than may be stored
+	lastChance occasion = true  // their owner has asked for what may make an end of them
+)
+
 // collect takes back what the tools on a cli machine have refreshed. Errors
 // are logged: the next round tries again. The caller holds the user's lock.
-func (s *Service) collect(ctx context.Context, p *person, m *machine.Machine) {
+func (s *Service) collect(ctx context.Context, p *person, m *machine.Machine, when occasion) {
 	active, err := s.db.ActiveCredentials(ctx, p.id)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -25,7 +33,10 @@ func (s *Service) collect(ctx context.Context, p *person, m *machine.Machine) {
 		if c.DeliveredTo != m.ID() {
 			continue // what is there is not built on this version
 		}
-		if err := s.collectOne(ctx, m, c); err != nil && ctx.Err() == nil {
+		if when == inPassing && !p.mayStore(c.Provider) {
+			continue
+		}
+		if err := s.collectOne(ctx, p, m, c); err != nil && ctx.Err() == nil {
 			s.logger.Warn("taking back refreshed credentials", "machine", m.ID(), "provider", c.Provider, "err", err)
 		}
 	}
@@ -33,7 +44,7 @@ func (s *Service) collect(ctx context.Context, p *person, m *machine.Machine) {
 
 // collectOne stores what a tool has made of version c, if that is valid and
 // fresher. A file that a tool has blanked or lost is left alone.
-func (s *Service) collectOne(ctx context.Context, m *machine.Machine, c store.Credential) error {
+func (s *Service) collectOne(ctx context.Context, p *person, m *machine.Machine, c store.Credential) error {
 	file, err := s.cfg.Providers.Get(c.Provider)
 	if err != nil {
 		return err
@@ -78,6 +89,7 @@ func (s *Service) collectOne(ctx context.Context, m *machine.Machine, c store.Cr
 		return nil // a sign-in was stored in between
 	}
 	if err == nil {
+		p.hasStored(c.Provider)
 		s.changes.tell()
 	}
 	return err

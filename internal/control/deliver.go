@@ -39,7 +39,7 @@ func (s *Service) deliverToMachine(ctx context.Context, p *person, providerName 
 	if err != nil {
 		return err
 	}
-	s.collect(ctx, p, m)
+	s.collect(ctx, p, m, lastChance)
 	c, err := s.db.ActiveCredential(ctx, p.id, providerName)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"bytes"
 	"context"
 	"math"
 	"net/http"
@@ -111,4 +112,34 @@ func TestGuestsWords(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestRefreshesAllTheTime: a machine that has something fresher in every round
+// is not stored as often as that, the last of it within a minute.
+func TestRefreshesAllTheTime(t *testing.T) {
+	signedIn(t, func(t *testing.T, w *world, s *service) {
+		n := 1
+		for end := time.Now().Add(time.Hour); time.Now().Before(end); {
+			n++
+			w.cli().Refresh("claude", claudeFiles(n))
+			<-time.After(5 * time.Second)
+		}
+		if c := w.active("claude"); c.Version < 60 || c.Version > 1+5+60 {
+			t.Errorf("%d versions were stored in an hour", c.Version)
+		}
+		<-time.After(65 * time.Second)
+		latest := func() bool { return bytes.Equal(w.opened(w.active("claude"))[0].Content, claudeFiles(n)[0].Content) }
+		if !latest() {
+			t.Error("the last one was not stored")
+		}
+		// Its owner's own requests do not wait.
+		n++
+		w.cli().Refresh("claude", claudeFiles(n))
+		if err := s.DestroyMachine(t.Context(), w.user, w.cli().ID()); err != nil {
+			t.Fatal(err)
+		}
+		if !latest() {
+			t.Error("what was there when the machine was destroyed is lost")
+		}
+	})
 }

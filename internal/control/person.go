@@ -12,6 +12,14 @@ const (
 	lastRetry  = 15 * time.Minute
 )
 
+// What a tool has refreshed is stored each time, up to refreshBurst times, and
+// then once every refreshEvery: a machine in the wrong hands has something
+// fresher in every round, for ever, and each version is a row that stays.
+const (
+	refreshBurst = 5
+	refreshEvery = time.Minute
+)
+
 // person is what this process remembers of one user's cli machine. Whoever has
 // the place owns the rest.
 type person struct {
@@ -20,6 +28,8 @@ type person struct {
 
 	machine string                // what later is about; another machine may take what this one did not
 	later   map[string]*postponed // by what it is
+
+	rested map[string]time.Time // by provider: when refreshBurst may be stored at once again
 }
 
 // postponed is something that a machine did not take.
@@ -34,7 +44,7 @@ func (s *Service) lockPerson(ctx context.Context, userID string) (*person, error
 	s.mu.Lock()
 	p := s.people[userID]
 	if p == nil {
-		p = &person{id: userID, place: make(chan struct{}, 1)}
+		p = &person{id: userID, place: make(chan struct{}, 1), rested: map[string]time.Time{}}
 		s.people[userID] = p
 	}
 	s.mu.Unlock()
@@ -79,3 +89,17 @@ func (p *person) refused(machineID, what string) (first bool) {
 
 // took notes that a machine took it after all.
 func (p *person) took(machineID, what string) { delete(p.postponedOn(machineID), what) }
+
+// mayStore says whether one more refreshed version may be stored now.
+func (p *person) mayStore(providerName string) bool {
+	return time.Until(p.rested[providerName]) <= (refreshBurst-1)*refreshEvery
+}
+
+// hasStored counts a refreshed version that was stored.
+func (p *person) hasStored(providerName string) {
+	from := p.rested[providerName]
+	if now := time.Now(); now.After(from) {
+		from = now
+	}
+	p.rested[providerName] = from.Add(refreshEvery)
+}

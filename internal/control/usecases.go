@@ -227,7 +227,7 @@ func (s *Service) DestroyMachine(ctx context.Context, userID, id string) error {
 		return err
 	}
 	if m, err := s.attachedCLI(ctx, vm); err == nil {
-		s.collect(ctx, p, m)
+		s.collect(ctx, p, m, lastChance)
 	}
 	return s.destroy(ctx, vm, "")
 }
