@@ -90,7 +90,7 @@ type Config struct {
 	Observe      Observer
 	// Deliver hands a version to this computer's own tools, instead of to the
 	// user's cli machine: there are none then. It acknowledges as a guest does.
-	// Optional.
+	// The files' contents are cleared when it returns. Optional.
 	Deliver func(ctx context.Context, in guestapi.Delivery) (guestapi.DeliveryAck, error)
 }
 

@@ -15,9 +15,11 @@ import (
 // written. They are fetched again for storing: what the host holds of them is
 // in memory only, and this may be another server by then.
 func (s *Service) stepCapturing(ctx context.Context, now session.Session) (session.Session, error) {
-	if _, err := s.fetch(ctx, now); err != nil {
+	creds, err := s.fetch(ctx, now)
+	if err != nil {
 		return now, err
 	}
+	wipe(creds.Files)
 	return s.db.Move(ctx, now.ID, session.Capturing, session.Storing, s.cfg.Owner, store.Change{}, "Encrypting and storing the credentials.")
 }
 
@@ -81,6 +83,7 @@ func (s *Service) stepStoring(ctx context.Context, now session.Session) (session
 	if err != nil {
 		return now, err
 	}
+	defer wipe(creds.Files)
 	for {
 		c, err := s.seal(ctx, now.UserID, now.Provider, creds)
 		if err != nil {

@@ -165,18 +165,17 @@ func (s *Service) handTo(ctx context.Context, holder string, deliver func(contex
 	if err != nil {
 		return err
 	}
-	files, err := s.open(c)
+	err = s.opened(c, func(files []guestapi.File) error {
+		asking, cancel := context.WithTimeout(ctx, guestTime)
+		defer cancel()
+		ack, err := deliver(asking, guestapi.Delivery{CredentialID: c.ID, SessionID: string(c.SessionID), Version: c.Version, Provider: file, Files: files})
+		if err == nil && (ack.CredentialID != c.ID || ack.Version != c.Version || ack.SHA256 != guestapi.DeliveryHash(files)) {
+			err = errOtherAck
+		}
+		return err
+	})
 	if err != nil {
 		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, guestTime)
-	defer cancel()
-	ack, err := deliver(ctx, guestapi.Delivery{CredentialID: c.ID, SessionID: string(c.SessionID), Version: c.Version, Provider: file, Files: files})
-	if err != nil {
-		return err
-	}
-	if ack.CredentialID != c.ID || ack.Version != c.Version || ack.SHA256 != guestapi.DeliveryHash(files) {
-		return errOtherAck
 	}
 	if err := s.db.MarkDelivered(context.WithoutCancel(ctx), c.ID, holder); err != nil {
 		return err
@@ -185,15 +184,24 @@ func (s *Service) handTo(ctx context.Context, holder string, deliver func(contex
 	return nil
 }
 
-// open decrypts a version's files.
-func (s *Service) open(c store.Credential) ([]guestapi.File, error) {
+// opened decrypts a version's files for as long as use runs: their contents are
+// cleared after it.
+func (s *Service) opened(c store.Credential, use func([]guestapi.File) error) error {
 	opened, err := s.cfg.Vault.Open(vault.BindingOf(c), c.Sealed)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	files := make([]guestapi.File, len(opened))
 	for i, f := range opened {
 		files[i] = guestapi.File{Name: f.Name, Content: f.Content}
 	}
-	return files, nil
+	defer wipe(files)
+	return use(files)
+}
+
+// wipe clears the contents of files that are of no more use.
+func wipe(files []guestapi.File) {
+	for _, f := range files {
+		clear(f.Content)
+	}
 }

@@ -2,12 +2,14 @@ package control_test
 
 import (
 	"bytes"
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 	"testing/synctest"
 
+	"github.com/anteroom/anteroom/internal/control"
 	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/machine"
 	"github.com/anteroom/anteroom/internal/machine/fake"
@@ -193,5 +195,27 @@ func TestManyAtOnce(t *testing.T) {
 			seen[done.VMID] = true
 		}
 		w.quiet()
+	})
+}
+
+// TestOpenedFilesAreCleared: what was decrypted for a delivery is not left in
+// memory.
+func TestOpenedFilesAreCleared(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.script(fake.Script{Login: signsIn(1)}, fake.Script{})
+		var lent []byte
+		s := w.serve(func(c *control.Config) {
+			c.Deliver = func(_ context.Context, in guestapi.Delivery) (guestapi.DeliveryAck, error) {
+				if lent = in.Files[0].Content; !bytes.Equal(lent, claudeFiles(1)[0].Content) {
+					t.Errorf("delivered: %s", lent)
+				}
+				return guestapi.DeliveryAck{CredentialID: in.CredentialID, Version: in.Version, SHA256: guestapi.DeliveryHash(in.Files)}, nil
+			}
+		})
+		w.reach(w.start(s, "claude"), session.Completed)
+		w.quiet()
+		if len(lent) == 0 || bytes.Trim(lent, "\x00") != nil {
+			t.Errorf("left in memory: %q", lent)
+		}
 	})
 }
