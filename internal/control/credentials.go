@@ -130,6 +130,8 @@ func storedAnyway(reason session.Reason) string {
 		return ""
 	case session.ReasonDiskFull, session.ReasonNoMemory:
 		return "The credentials are stored; press Deliver once there is room."
+	case session.ReasonCancelled:
+		return "The credentials were stored before that, and your own machine gets them when it runs. Delete them if you do not want them."
 	}
 	return "The credentials are stored all the same: no new sign-in is needed, press Deliver."
 }

@@ -39,6 +39,9 @@ func TestCancel(t *testing.T) {
 				if err != nil || out.State != session.Cancelled || out.Reason != session.ReasonCancelled {
 					t.Fatalf("cancel: %+v, %v", out, err)
 				}
+				if stored := state == session.Delivering; strings.Contains(out.Detail, "stored") != stored || (out.CredentialID != "") != stored {
+					t.Errorf("it says %q, its credential is %q", out.Detail, out.CredentialID)
+				}
 				if _, err := s.Cancel(t.Context(), w.user, id); !errors.Is(err, session.ErrConflict) {
 					t.Errorf("cancelled again: %v, want a conflict", err)
 				}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/anteroom/anteroom/internal/guestapi"
@@ -72,15 +73,20 @@ func (s *Service) Sessions(ctx context.Context, userID string, limit int, before
 	return s.db.SessionsOf(ctx, userID, limit, from)
 }
 
-// Cancel ends a session of the user's; one that has ended is a conflict.
+// Cancel ends a session of the user's; one that has ended is a conflict. What it
+// has stored by then stays, and the session says so.
 func (s *Service) Cancel(ctx context.Context, userID string, id session.ID) (session.Session, error) {
 	for {
 		now, err := s.Session(ctx, userID, id)
 		if err != nil {
 			return session.Session{}, err
 		}
-		reason := session.ReasonCancelled
-		out, err := s.db.Move(ctx, id, now.State, session.Cancelled, "", store.Change{Reason: &reason}, reason.Sentence())
+		reason, detail := session.ReasonCancelled, ""
+		if now.State == session.Delivering {
+			detail = storedAnyway(reason)
+		}
+		out, err := s.db.Move(ctx, id, now.State, session.Cancelled, "", store.Change{Reason: &reason, Detail: &detail},
+			strings.TrimSpace(reason.Sentence()+" "+detail))
 		var conflict *session.ConflictError
 		if errors.As(err, &conflict) && !now.State.Final() && !conflict.Actual.Final() {
 			continue // it moved on in between
