@@ -138,7 +138,7 @@ func storedAnyway(reason session.Reason) string {
 
 // stepDelivering hands the version to the user's own machine.
 func (s *Service) stepDelivering(ctx context.Context, now session.Session) (session.Session, error) {
-	if err := s.deliver(ctx, now.UserID, now.Provider); err != nil {
+	if _, err := s.deliver(ctx, now.UserID, now.Provider); err != nil {
 		if ctx.Err() != nil {
 			return now, err
 		}

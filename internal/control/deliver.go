@@ -11,38 +11,39 @@ import (
 )
 
 // deliver hands the active version of a provider's credential to the user's
-// machine. What that machine has refreshed by itself is taken back first, so
-// that an older version never overwrites a newer one.
-func (s *Service) deliver(ctx context.Context, userID, providerName string) error {
+// machine, and returns it as it was before. What that machine has refreshed by
+// itself is taken back first, so that an older version never overwrites a newer
+// one.
+func (s *Service) deliver(ctx context.Context, userID, providerName string) (store.Credential, error) {
 	p, err := s.lockPerson(ctx, userID)
 	if err != nil {
-		return err
+		return store.Credential{}, err
 	}
 	defer p.unlock()
 	if s.cfg.Deliver != nil {
 		c, err := s.db.ActiveCredential(ctx, userID, providerName)
 		if err != nil {
-			return err
+			return store.Credential{}, err
 		}
-		return s.handTo(ctx, here, s.cfg.Deliver, c)
+		return c, s.handTo(ctx, here, s.cfg.Deliver, c)
 	}
-	err = s.deliverToMachine(ctx, p, providerName)
+	c, err := s.deliverToMachine(ctx, p, providerName)
 	if errors.Is(err, machine.ErrGone) {
 		// It ended just now: another is made.
-		err = s.deliverToMachine(ctx, p, providerName)
+		c, err = s.deliverToMachine(ctx, p, providerName)
 	}
-	return err
+	return c, err
 }
 
-func (s *Service) deliverToMachine(ctx context.Context, p *person, providerName string) error {
+func (s *Service) deliverToMachine(ctx context.Context, p *person, providerName string) (store.Credential, error) {
 	m, err := s.cliMachine(ctx, p)
 	if err != nil {
-		return err
+		return store.Credential{}, err
 	}
 	s.collect(ctx, p, m, lastChance)
 	c, err := s.db.ActiveCredential(ctx, p.id, providerName)
 	if err != nil {
-		return err
+		return store.Credential{}, err
 	}
 	err = s.hand(ctx, m, c)
 	switch {
@@ -51,7 +52,7 @@ func (s *Service) deliverToMachine(ctx context.Context, p *person, providerName 
 	case ctx.Err() == nil:
 		p.refused(m.ID(), handing(providerName)) // so that it is not asked again at once
 	}
-	return err
+	return c, err
 }
 
 // reconcile makes a cli machine hold what its owner has stored: it is handed

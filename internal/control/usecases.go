@@ -150,7 +150,10 @@ func (s *Service) DeleteCredential(ctx context.Context, userID, id string) error
 	return nil
 }
 
-// Deliver hands the credential to the user's machine again.
+// Deliver hands the credential to the user's machine again and returns the
+// version that was delivered: one that is newer than id, where the tool on the
+// machine has refreshed it meanwhile. store.ErrReplaced if id is not the active
+// version.
 func (s *Service) Deliver(ctx context.Context, userID, id string) (store.Credential, error) {
 	c, err := s.Credential(ctx, userID, id)
 	if err != nil {
@@ -159,10 +162,14 @@ func (s *Service) Deliver(ctx context.Context, userID, id string) (store.Credent
 	if err := s.awaitReady(ctx); err != nil {
 		return store.Credential{}, err
 	}
-	if err := s.deliver(ctx, userID, c.Provider); err != nil {
+	if !c.Active {
+		return store.Credential{}, fmt.Errorf("version %d: %w", c.Version, store.ErrReplaced)
+	}
+	handed, err := s.deliver(ctx, userID, c.Provider)
+	if err != nil {
 		return store.Credential{}, err
 	}
-	return s.Credential(ctx, userID, id)
+	return s.Credential(ctx, userID, handed.ID)
 }
 
 // Machines returns the user's machines that exist.

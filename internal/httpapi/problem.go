@@ -105,6 +105,8 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		s.problem(w, r, ProblemCodeIdempotencyMismatch, "This Idempotency-Key was used for another provider. Take a new one for a new sign-in.")
 	case errors.Is(err, session.ErrNotReady):
 		s.problem(w, r, ProblemCodeNotReady, "The server is just starting or stopping. Please try again in a moment.")
+	case errors.Is(err, store.ErrReplaced):
+		s.problem(w, r, ProblemCodeConflict, "A newer version has taken the place of this one. Deliver the newest.")
 	case errors.Is(err, session.ErrConflict):
 		s.problem(w, r, ProblemCodeConflict, "That cannot be done in its present state: it has ended, or has not come that far.")
 	case errors.Is(err, machine.ErrGone):

@@ -6,6 +6,7 @@ package store
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/anteroom/anteroom/internal/session"
@@ -28,6 +29,10 @@ var (
 // ErrConflict says that the row was in another state, or is held by another
 // server. It is session.ErrConflict, so that one test finds both.
 var ErrConflict = session.ErrConflict
+
+// ErrReplaced says that a newer version has taken the place of a credential's.
+// It is an ErrConflict.
+var ErrReplaced = fmt.Errorf("store: a newer version has taken its place: %w", ErrConflict)
 
 // User is a local user.
 type User struct {
