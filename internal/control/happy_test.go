@@ -3,11 +3,14 @@ package control_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/anteroom/anteroom/internal/control"
 	"github.com/anteroom/anteroom/internal/guestapi"
@@ -217,5 +220,59 @@ func TestOpenedFilesAreCleared(t *testing.T) {
 		if len(lent) == 0 || bytes.Trim(lent, "\x00") != nil {
 			t.Errorf("left in memory: %q", lent)
 		}
+	})
+}
+
+// TestUserCode: the code of a device flow is told when it comes, which may be
+// after the page is open, once, and again only when it is another one.
+func TestUserCode(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		codes := []string{"", "", "ABCD-1234", "ABCD-1234", "", "EFGH-5678"}
+		for i := range 20 { // and a tool that makes up new ones all the time
+			codes = append(codes, fmt.Sprint("LATER-", i))
+		}
+		w.script(fake.Script{Login: func(ctx context.Context, l *fake.Login) {
+			for _, code := range codes {
+				l.Open(code)
+				select {
+				case <-time.After(10 * time.Second):
+				case <-ctx.Done():
+					return
+				}
+			}
+			l.Capture(claudeFiles(1), "")
+		}}, fake.Script{})
+		s := w.serve()
+		id := w.start(s, "claude")
+		w.reach(id, session.Waiting)
+		<-time.After(35 * time.Second)
+		s.stop()
+		w.serve() // what was told is not told again
+		w.reach(id, session.Completed)
+		var told []string
+		for _, e := range w.events() {
+			if e.Kind == session.EventProgress && e.State == session.Waiting {
+				told = append(told, e.Message)
+			}
+		}
+		want := []string{
+			"The sign-in page is open; sign in as you would on your own computer.", "The code to type in is ABCD-1234.",
+			"The code to type in is EFGH-5678.", "The code to type in is LATER-0.", "The code to type in is LATER-1.", "The code to type in is LATER-2.",
+		}
+		if !slices.Equal(told, want) {
+			t.Errorf("told: %q", told)
+		}
+	})
+}
+
+// TestUserCodeAtOnce: a code that is there with the page is told with it.
+func TestUserCodeAtOnce(t *testing.T) {
+	inWorld(t, func(_ *testing.T, w *world) {
+		w.script(fake.Script{Login: func(_ context.Context, l *fake.Login) { l.Open("ABCD-1234") }}, fake.Script{})
+		w.reach(w.start(w.serve(), "claude"), session.Waiting)
+		w.eventually("it is told", func() bool {
+			events := w.events()
+			return strings.HasSuffix(events[len(events)-1].Message, "own computer. The code to type in is ABCD-1234.")
+		})
 	})
 }
