@@ -55,6 +55,39 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// TestTooManySessions: one user has no more sessions under way than allowed,
+// another one has theirs all the same.
+func TestTooManySessions(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.hold(session.Waiting)
+		s := w.serve()
+		start := func(user, key string) (session.Session, error) {
+			out, _, err := s.StartSession(t.Context(), user, "claude", key, guestapi.View{})
+			return out, err
+		}
+		first, err := start(w.user, "key")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 15 {
+			w.start(s, "claude")
+		}
+		if _, err := start(w.user, ""); !errors.Is(err, store.ErrTooMany) {
+			t.Errorf("one more: %v", err)
+		}
+		if out, err := start(w.user, "key"); err != nil || out.ID != first.ID {
+			t.Errorf("the first again: %s, %v", out.ID, err)
+		}
+		if _, err := start(w.newUser("other"), ""); err != nil {
+			t.Errorf("another user's: %v", err)
+		}
+		if _, err := s.Cancel(t.Context(), w.user, first.ID); err != nil {
+			t.Fatal(err)
+		}
+		w.start(s, "claude")
+	})
+}
+
 // TestCancelBeforeWork: also a session that nobody works on yet is cancelled.
 func TestCancelBeforeWork(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {

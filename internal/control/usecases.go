@@ -24,7 +24,8 @@ var errCancelled = errors.New("the session was cancelled")
 func (s *Service) Providers() []*provider.File { return s.cfg.Providers.All() }
 
 // StartSession makes a session and starts to work on it. repeated says that
-// the user had made it before with the same idempotency key.
+// the user had made it before with the same idempotency key. store.ErrTooMany
+// if they have as many under way as they may.
 func (s *Service) StartSession(ctx context.Context, userID, providerName, idempotencyKey string, view guestapi.View) (session.Session, bool, error) {
 	file, err := s.cfg.Providers.Get(providerName)
 	if err != nil {
@@ -35,11 +36,11 @@ func (s *Service) StartSession(ctx context.Context, userID, providerName, idempo
 		return session.Session{}, false, err
 	}
 	id := session.NewID()
-	out, created, err := s.db.CreateSession(ctx, session.Session{
+	out, created, err := s.db.CreateSessionWithin(ctx, session.Session{
 		ID: id, UserID: userID, Provider: file.Name, State: session.Requested,
 		ViewerURL: "/sessions/" + string(id), View: string(about),
 		Deadline: time.Now().Add(s.cfg.SessionTime),
-	}, idempotencyKey)
+	}, idempotencyKey, s.cfg.MaxOpenSessions)
 	if err != nil || !created {
 		return out, err == nil, err
 	}

@@ -16,7 +16,7 @@ import (
 // store.ErrNotFound.
 //
 // Errors that the API tells apart: store.ErrNotFound, store.ErrExists,
-// store.ErrReplaced, store.ErrDiskFull, session.ErrConflict,
+// store.ErrReplaced, store.ErrTooMany, store.ErrDiskFull, session.ErrConflict,
 // session.ErrNotReady, provider.ErrUnknown, machine.ErrGone,
 // machine.ErrNoMemory, machine.ErrDiskFull and the context's own. Every other
 // one is logged and answered as internal.
@@ -28,7 +28,7 @@ type UseCases interface {
 	// StartSession makes a session. With an idempotencyKey that this user has
 	// used before it returns that session and true, or store.ErrExists if that
 	// was for another provider; without ("") always a new one. providerName may
-	// be an alias.
+	// be an alias. store.ErrTooMany if the user has too many under way.
 	StartSession(ctx context.Context, userID, providerName, idempotencyKey string, view guestapi.View) (s session.Session, repeated bool, err error)
 	Session(ctx context.Context, userID string, id session.ID) (session.Session, error)
 	// Sessions returns at most limit sessions, newest first, from the one after

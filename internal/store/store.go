@@ -20,6 +20,8 @@ var (
 	ErrNewerSchema = errors.New("store: the state directory was written by a newer version of Anteroom")
 	// ErrDiskFull: the disk has no room; nothing was changed.
 	ErrDiskFull = errors.New("store: the disk is full")
+	// ErrTooMany: the user has as many of these as the caller allows.
+	ErrTooMany = errors.New("store: too many for one user")
 	// ErrInvalid: the call itself breaks a rule that is written down here.
 	ErrInvalid = errors.New("store: invalid argument")
 	// ErrAudit: the audit chain, or what it says of a credential, does not hold.
