@@ -3,6 +3,7 @@ package control_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -219,6 +220,10 @@ func TestOpenedFilesAreCleared(t *testing.T) {
 		w.quiet()
 		if len(lent) == 0 || bytes.Trim(lent, "\x00") != nil {
 			t.Errorf("left in memory: %q", lent)
+		}
+		// There is one holder: no machine gets them too.
+		if _, err := s.EnsureMachine(t.Context(), w.user); !errors.Is(err, control.ErrNoMachines) {
+			t.Errorf("a machine: %v", err)
 		}
 	})
 }

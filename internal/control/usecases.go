@@ -201,8 +201,13 @@ func (s *Service) Machine(ctx context.Context, userID, id string) (store.VM, err
 }
 
 // EnsureMachine returns the user's cli machine, running and with all active
-// credentials delivered that it takes; it makes it at first need.
+// credentials delivered that it takes; it makes it at first need. ErrNoMachines
+// where this computer is what is delivered to: the machine would be a second
+// holder of the same tokens.
 func (s *Service) EnsureMachine(ctx context.Context, userID string) (store.VM, error) {
+	if s.cfg.Deliver != nil {
+		return store.VM{}, ErrNoMachines
+	}
 	if err := s.awaitReady(ctx); err != nil {
 		return store.VM{}, err
 	}
