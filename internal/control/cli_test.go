@@ -107,8 +107,9 @@ func TestDeliverTakesBackFirst(t *testing.T) {
 	signedIn(t, func(t *testing.T, w *world, s *service) {
 		c := w.active("claude")
 		w.cli().Refresh("claude", claudeFiles(5))
-		if _, err := s.Deliver(t.Context(), w.user, c.ID); err != nil {
-			t.Fatal(err)
+		got, err := s.Deliver(t.Context(), w.user, c.ID)
+		if err != nil || got.Version != 2 || !got.Active || got.DeliveredTo != w.cli().ID() {
+			t.Fatalf("delivered: %+v, %v", got, err)
 		}
 		d, _ := w.cli().Delivered("claude")
 		if !bytes.Equal(d.Files[0].Content, claudeFiles(5)[0].Content) {
@@ -116,6 +117,26 @@ func TestDeliverTakesBackFirst(t *testing.T) {
 		}
 		if now := w.active("claude"); now.Version != 2 {
 			t.Errorf("version %d is active", now.Version)
+		}
+	})
+}
+
+// TestDeliverReplaced: a version that is not the newest any more is not
+// delivered, and nothing else in its place.
+func TestDeliverReplaced(t *testing.T) {
+	signedIn(t, func(t *testing.T, w *world, s *service) {
+		old := w.active("claude")
+		w.reach(w.start(s, "claude"), session.Completed)
+		w.version(2)
+		n := w.cli().Deliveries()
+		if _, err := s.Deliver(t.Context(), w.user, old.ID); !errors.Is(err, store.ErrReplaced) || !errors.Is(err, store.ErrConflict) {
+			t.Errorf("delivering version 1: %v", err)
+		}
+		if w.cli().Deliveries() != n {
+			t.Error("something was delivered")
+		}
+		if c, err := s.Credential(t.Context(), w.user, old.ID); err != nil || c.Active || c.Version != 1 {
+			t.Errorf("what is known of it: %+v, %v", c, err)
 		}
 	})
 }

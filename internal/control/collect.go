@@ -66,15 +66,17 @@ func (s *Service) collectOne(ctx context.Context, p *person, m *machine.Machine,
 	if err != nil {
 		return err
 	}
-	had, err := s.open(c)
-	if err != nil {
+	defer wipe(now.Files)
+	if checkFiles(file, now.Files) != nil {
+		return nil
+	}
+	fresher := false
+	err = s.opened(c, func(had []guestapi.File) error {
+		fresher = guestapi.DeliveryHash(now.Files) != guestapi.DeliveryHash(had) && provider.Fresher(file, contents(had), contents(now.Files))
+		return nil
+	})
+	if err != nil || !fresher {
 		return err
-	}
-	if guestapi.DeliveryHash(now.Files) == guestapi.DeliveryHash(had) || checkFiles(file, now.Files) != nil {
-		return nil
-	}
-	if !provider.Fresher(file, contents(had), contents(now.Files)) {
-		return nil
 	}
 	if now.Account == "" {
 		now.Account = c.Account

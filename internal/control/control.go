@@ -26,7 +26,7 @@ import (
 // database is what the service keeps its rows in. storetest says what each
 // method guarantees.
 type database interface {
-	CreateSession(ctx context.Context, s session.Session, idempotencyKey string) (session.Session, bool, error)
+	CreateSessionWithin(ctx context.Context, s session.Session, idempotencyKey string, limit int) (session.Session, bool, error)
 	Session(ctx context.Context, id session.ID) (session.Session, error)
 	SessionsOf(ctx context.Context, userID string, limit int, before time.Time) ([]session.Session, error)
 	OpenSessions(ctx context.Context) ([]session.Session, error)
@@ -90,10 +90,13 @@ type Config struct {
 	SessionTime time.Duration
 	// StartsAtOnce limits how many machines are being started at a time; 0 means 4.
 	StartsAtOnce int
-	Observe      Observer
+	// MaxOpenSessions limits how many sessions of one user may be under way, so
+	// that nobody takes all machines; 0 means 16.
+	MaxOpenSessions int
+	Observe         Observer
 	// Deliver hands a version to this computer's own tools, instead of to the
 	// user's cli machine: there are none then. It acknowledges as a guest does.
-	// Optional.
+	// The files' contents are cleared when it returns. Optional.
 	Deliver func(ctx context.Context, in guestapi.Delivery) (guestapi.DeliveryAck, error)
 }
 
@@ -162,6 +165,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	if cfg.StartsAtOnce == 0 {
 		cfg.StartsAtOnce = 4
+	}
+	if cfg.MaxOpenSessions == 0 {
+		cfg.MaxOpenSessions = 16
 	}
 	if cfg.Observe == nil {
 		cfg.Observe = unobserved{}

@@ -15,9 +15,11 @@ import (
 // written. They are fetched again for storing: what the host holds of them is
 // in memory only, and this may be another server by then.
 func (s *Service) stepCapturing(ctx context.Context, now session.Session) (session.Session, error) {
-	if _, err := s.fetch(ctx, now); err != nil {
+	creds, err := s.fetch(ctx, now)
+	if err != nil {
 		return now, err
 	}
+	wipe(creds.Files)
 	return s.db.Move(ctx, now.ID, session.Capturing, session.Storing, s.cfg.Owner, store.Change{}, "Encrypting and storing the credentials.")
 }
 
@@ -81,10 +83,11 @@ func (s *Service) stepStoring(ctx context.Context, now session.Session) (session
 	if err != nil {
 		return now, err
 	}
+	defer wipe(creds.Files)
 	for {
 		c, err := s.seal(ctx, now.UserID, now.Provider, creds)
 		if err != nil {
-			return now, storeFailure(err)
+			return now, failFor(session.ReasonStore, err)
 		}
 		c.SessionID = now.ID
 		next, _, err := s.db.CommitCredential(ctx, now.ID, s.cfg.Owner, c, "Stored; delivering to your own machine.")
@@ -97,15 +100,8 @@ func (s *Service) stepStoring(ctx context.Context, now session.Session) (session
 		case errors.Is(err, store.ErrConflict):
 			continue // another session took the version number
 		}
-		return now, storeFailure(err)
+		return now, failFor(session.ReasonStore, err)
 	}
-}
-
-func storeFailure(err error) error {
-	if errors.Is(err, store.ErrDiskFull) {
-		return fail(session.ReasonDiskFull, err)
-	}
-	return fail(session.ReasonStore, err)
 }
 
 // seal makes the next version of a credential.
@@ -126,13 +122,27 @@ func (s *Service) seal(ctx context.Context, userID, providerName string, creds g
 	return c, err
 }
 
+// storedAnyway is the sentence for a person whose session ends without success
+// though its credentials are stored; empty where the reason's own says so.
+func storedAnyway(reason session.Reason) string {
+	switch reason {
+	case session.ReasonDelivery:
+		return ""
+	case session.ReasonDiskFull, session.ReasonNoMemory:
+		return "The credentials are stored; press Deliver once there is room."
+	case session.ReasonCancelled:
+		return "The credentials were stored before that, and your own machine gets them when it runs. Delete them if you do not want them."
+	}
+	return "The credentials are stored all the same: no new sign-in is needed, press Deliver."
+}
+
 // stepDelivering hands the version to the user's own machine.
 func (s *Service) stepDelivering(ctx context.Context, now session.Session) (session.Session, error) {
-	if err := s.deliver(ctx, now.UserID, now.Provider); err != nil {
+	if _, err := s.deliver(ctx, now.UserID, now.Provider); err != nil {
 		if ctx.Err() != nil {
 			return now, err
 		}
-		return now, fail(session.ReasonDelivery, err)
+		return now, failFor(session.ReasonDelivery, err)
 	}
 	return s.db.Move(ctx, now.ID, session.Delivering, session.Completed, s.cfg.Owner, store.Change{}, "Delivered: the tool on your own machine is signed in.")
 }

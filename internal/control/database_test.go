@@ -38,6 +38,9 @@ func (f *failing) InsertVM(ctx context.Context, v store.VM) error {
 	if err := f.fails("machine"); err != nil {
 		return err
 	}
+	if err := f.fails("own machine"); err != nil && v.Kind == "cli" {
+		return err
+	}
 	return f.DB.InsertVM(ctx, v)
 }
 

@@ -11,38 +11,39 @@ import (
 )
 
 // deliver hands the active version of a provider's credential to the user's
-// machine. What that machine has refreshed by itself is taken back first, so
-// that an older version never overwrites a newer one.
-func (s *Service) deliver(ctx context.Context, userID, providerName string) error {
+// machine, and returns it as it was before. What that machine has refreshed by
+// itself is taken back first, so that an older version never overwrites a newer
+// one.
+func (s *Service) deliver(ctx context.Context, userID, providerName string) (store.Credential, error) {
 	p, err := s.lockPerson(ctx, userID)
 	if err != nil {
-		return err
+		return store.Credential{}, err
 	}
 	defer p.unlock()
 	if s.cfg.Deliver != nil {
 		c, err := s.db.ActiveCredential(ctx, userID, providerName)
 		if err != nil {
-			return err
+			return store.Credential{}, err
 		}
-		return s.handTo(ctx, here, s.cfg.Deliver, c)
+		return c, s.handTo(ctx, here, s.cfg.Deliver, c)
 	}
-	err = s.deliverToMachine(ctx, p, providerName)
+	c, err := s.deliverToMachine(ctx, p, providerName)
 	if errors.Is(err, machine.ErrGone) {
 		// It ended just now: another is made.
-		err = s.deliverToMachine(ctx, p, providerName)
+		c, err = s.deliverToMachine(ctx, p, providerName)
 	}
-	return err
+	return c, err
 }
 
-func (s *Service) deliverToMachine(ctx context.Context, p *person, providerName string) error {
+func (s *Service) deliverToMachine(ctx context.Context, p *person, providerName string) (store.Credential, error) {
 	m, err := s.cliMachine(ctx, p)
 	if err != nil {
-		return err
+		return store.Credential{}, err
 	}
 	s.collect(ctx, p, m, lastChance)
 	c, err := s.db.ActiveCredential(ctx, p.id, providerName)
 	if err != nil {
-		return err
+		return store.Credential{}, err
 	}
 	err = s.hand(ctx, m, c)
 	switch {
@@ -51,7 +52,7 @@ func (s *Service) deliverToMachine(ctx context.Context, p *person, providerName 
 	case ctx.Err() == nil:
 		p.refused(m.ID(), handing(providerName)) // so that it is not asked again at once
 	}
-	return err
+	return c, err
 }
 
 // reconcile makes a cli machine hold what its owner has stored: it is handed
@@ -165,18 +166,17 @@ func (s *Service) handTo(ctx context.Context, holder string, deliver func(contex
 	if err != nil {
 		return err
 	}
-	files, err := s.open(c)
+	err = s.opened(c, func(files []guestapi.File) error {
+		asking, cancel := context.WithTimeout(ctx, guestTime)
+		defer cancel()
+		ack, err := deliver(asking, guestapi.Delivery{CredentialID: c.ID, SessionID: string(c.SessionID), Version: c.Version, Provider: file, Files: files})
+		if err == nil && (ack.CredentialID != c.ID || ack.Version != c.Version || ack.SHA256 != guestapi.DeliveryHash(files)) {
+			err = errOtherAck
+		}
+		return err
+	})
 	if err != nil {
 		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, guestTime)
-	defer cancel()
-	ack, err := deliver(ctx, guestapi.Delivery{CredentialID: c.ID, SessionID: string(c.SessionID), Version: c.Version, Provider: file, Files: files})
-	if err != nil {
-		return err
-	}
-	if ack.CredentialID != c.ID || ack.Version != c.Version || ack.SHA256 != guestapi.DeliveryHash(files) {
-		return errOtherAck
 	}
 	if err := s.db.MarkDelivered(context.WithoutCancel(ctx), c.ID, holder); err != nil {
 		return err
@@ -185,15 +185,24 @@ func (s *Service) handTo(ctx context.Context, holder string, deliver func(contex
 	return nil
 }
 
-// open decrypts a version's files.
-func (s *Service) open(c store.Credential) ([]guestapi.File, error) {
+// opened decrypts a version's files for as long as use runs: their contents are
+// cleared after it.
+func (s *Service) opened(c store.Credential, use func([]guestapi.File) error) error {
 	opened, err := s.cfg.Vault.Open(vault.BindingOf(c), c.Sealed)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	files := make([]guestapi.File, len(opened))
 	for i, f := range opened {
 		files[i] = guestapi.File{Name: f.Name, Content: f.Content}
 	}
-	return files, nil
+	defer wipe(files)
+	return use(files)
+}
+
+// wipe clears the contents of files that are of no more use.
+func wipe(files []guestapi.File) {
+	for _, f := range files {
+		clear(f.Content)
+	}
 }

@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -38,6 +39,9 @@ func TestCancel(t *testing.T) {
 				if err != nil || out.State != session.Cancelled || out.Reason != session.ReasonCancelled {
 					t.Fatalf("cancel: %+v, %v", out, err)
 				}
+				if stored := state == session.Delivering; strings.Contains(out.Detail, "stored") != stored || (out.CredentialID != "") != stored {
+					t.Errorf("it says %q, its credential is %q", out.Detail, out.CredentialID)
+				}
 				if _, err := s.Cancel(t.Context(), w.user, id); !errors.Is(err, session.ErrConflict) {
 					t.Errorf("cancelled again: %v, want a conflict", err)
 				}
@@ -49,6 +53,39 @@ func TestCancel(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestTooManySessions: one user has no more sessions under way than allowed,
+// another one has theirs all the same.
+func TestTooManySessions(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.hold(session.Waiting)
+		s := w.serve()
+		start := func(user, key string) (session.Session, error) {
+			out, _, err := s.StartSession(t.Context(), user, "claude", key, guestapi.View{})
+			return out, err
+		}
+		first, err := start(w.user, "key")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 15 {
+			w.start(s, "claude")
+		}
+		if _, err := start(w.user, ""); !errors.Is(err, store.ErrTooMany) {
+			t.Errorf("one more: %v", err)
+		}
+		if out, err := start(w.user, "key"); err != nil || out.ID != first.ID {
+			t.Errorf("the first again: %s, %v", out.ID, err)
+		}
+		if _, err := start(w.newUser("other"), ""); err != nil {
+			t.Errorf("another user's: %v", err)
+		}
+		if _, err := s.Cancel(t.Context(), w.user, first.ID); err != nil {
+			t.Fatal(err)
+		}
+		w.start(s, "claude")
+	})
 }
 
 // TestCancelBeforeWork: also a session that nobody works on yet is cancelled.
@@ -363,27 +400,57 @@ func TestProviderGone(t *testing.T) {
 }
 
 func TestDeliveryFails(t *testing.T) {
-	for name, cli := range map[string]fake.Script{
-		"refused":           refuses(guestapi.PathDeliver),
-		"another hash":      answers(guestapi.PathDeliver, `{"version":1,"sha256":"00"}`),
-		"no acknowledgment": answers(guestapi.PathDeliver, `{}`),
-		"it does not start": {Create: func(context.Context) error { return machine.ErrNoMemory }},
-		"it lies":           {Ack: func(a *guestapi.Ack) { a.MachineID = "somebody" }},
-		"it hangs": overrides(guestapi.PathDeliver, func(_ http.ResponseWriter, r *http.Request) {
+	creates := func(err error) fake.Script {
+		return fake.Script{Create: func(context.Context) error { return err }}
+	}
+	for name, test := range map[string]struct {
+		cli    fake.Script
+		reason session.Reason
+		end    session.State // failed, if empty
+	}{
+		"refused":           {refuses(guestapi.PathDeliver), session.ReasonDelivery, ""},
+		"another hash":      {answers(guestapi.PathDeliver, `{"version":1,"sha256":"00"}`), session.ReasonDelivery, ""},
+		"no acknowledgment": {answers(guestapi.PathDeliver, `{}`), session.ReasonDelivery, ""},
+		"it does not start": {creates(errors.New("no such device")), session.ReasonDelivery, ""},
+		"no memory":         {creates(machine.ErrNoMemory), session.ReasonNoMemory, ""},
+		"disk full":         {creates(machine.ErrDiskFull), session.ReasonDiskFull, ""},
+		"no room for a row": {fake.Script{}, session.ReasonDiskFull, ""},
+		"it never starts": {fake.Script{Create: func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}}, session.ReasonExpired, session.Expired},
+		"it lies": {fake.Script{Ack: func(a *guestapi.Ack) { a.MachineID = "somebody" }}, session.ReasonDelivery, ""},
+		"it hangs": {overrides(guestapi.PathDeliver, func(_ http.ResponseWriter, r *http.Request) {
 			<-r.Context().Done()
 			panic(http.ErrAbortHandler)
-		}),
+		}), session.ReasonDelivery, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
-				w.script(fake.Script{Login: signsIn(1)}, cli)
-				s := w.serve()
+				w.script(fake.Script{Login: signsIn(1)}, test.cli)
+				db := &failing{DB: w.db, err: store.ErrDiskFull, what: "own machine"}
+				if name == "no room for a row" {
+					db.until = time.Now().Add(time.Minute)
+				}
+				s := w.serve(func(c *control.Config) { c.Database = db })
 				id := w.start(s, "claude")
-				now := w.reach(id, session.Failed)
-				if now.Reason != session.ReasonDelivery || now.CredentialID == "" {
+				now := w.reach(id, cmp.Or(test.end, session.Failed))
+				if now.Reason != test.reason || now.CredentialID == "" {
 					t.Errorf("reason %q, credential %q", now.Reason, now.CredentialID)
 				}
+				// Whatever the reason, the person is told that they are stored.
+				said := now.Reason.Sentence() + " " + now.Detail
+				var last session.Event
+				for _, e := range w.events() {
+					if e.SessionID == id && e.Kind == session.EventState {
+						last = e
+					}
+				}
+				if !strings.Contains(said, "are stored") || !strings.Contains(said, "ress Deliver") || last.Message != strings.TrimSpace(said) {
+					t.Errorf("the session says %q, its last event %q", said, last.Message)
+				}
 				w.quiet()
+				<-time.After(time.Minute)
 				c := w.active("claude")
 				if c.ID != now.CredentialID || !c.DeliveredAt.IsZero() {
 					t.Errorf("the credential: %+v", c)

@@ -2,12 +2,18 @@ package control_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
+	"github.com/anteroom/anteroom/internal/control"
 	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/machine"
 	"github.com/anteroom/anteroom/internal/machine/fake"
@@ -193,5 +199,85 @@ func TestManyAtOnce(t *testing.T) {
 			seen[done.VMID] = true
 		}
 		w.quiet()
+	})
+}
+
+// TestOpenedFilesAreCleared: what was decrypted for a delivery is not left in
+// memory.
+func TestOpenedFilesAreCleared(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.script(fake.Script{Login: signsIn(1)}, fake.Script{})
+		var lent []byte
+		s := w.serve(func(c *control.Config) {
+			c.Deliver = func(_ context.Context, in guestapi.Delivery) (guestapi.DeliveryAck, error) {
+				if lent = in.Files[0].Content; !bytes.Equal(lent, claudeFiles(1)[0].Content) {
+					t.Errorf("delivered: %s", lent)
+				}
+				return guestapi.DeliveryAck{CredentialID: in.CredentialID, Version: in.Version, SHA256: guestapi.DeliveryHash(in.Files)}, nil
+			}
+		})
+		w.reach(w.start(s, "claude"), session.Completed)
+		w.quiet()
+		if len(lent) == 0 || bytes.Trim(lent, "\x00") != nil {
+			t.Errorf("left in memory: %q", lent)
+		}
+		// There is one holder: no machine gets them too.
+		if _, err := s.EnsureMachine(t.Context(), w.user); !errors.Is(err, control.ErrNoMachines) {
+			t.Errorf("a machine: %v", err)
+		}
+	})
+}
+
+// TestUserCode: the code of a device flow is told when it comes, which may be
+// after the page is open, once, and again only when it is another one.
+func TestUserCode(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		codes := []string{"", "", "ABCD-1234", "ABCD-1234", "", "EFGH-5678"}
+		for i := range 20 { // and a tool that makes up new ones all the time
+			codes = append(codes, fmt.Sprint("LATER-", i))
+		}
+		w.script(fake.Script{Login: func(ctx context.Context, l *fake.Login) {
+			for _, code := range codes {
+				l.Open(code)
+				select {
+				case <-time.After(10 * time.Second):
+				case <-ctx.Done():
+					return
+				}
+			}
+			l.Capture(claudeFiles(1), "")
+		}}, fake.Script{})
+		s := w.serve()
+		id := w.start(s, "claude")
+		w.reach(id, session.Waiting)
+		<-time.After(35 * time.Second)
+		s.stop()
+		w.serve() // what was told is not told again
+		w.reach(id, session.Completed)
+		var told []string
+		for _, e := range w.events() {
+			if e.Kind == session.EventProgress && e.State == session.Waiting {
+				told = append(told, e.Message)
+			}
+		}
+		want := []string{
+			"The sign-in page is open; sign in as you would on your own computer.", "The code to type in is ABCD-1234.",
+			"The code to type in is EFGH-5678.", "The code to type in is LATER-0.", "The code to type in is LATER-1.", "The code to type in is LATER-2.",
+		}
+		if !slices.Equal(told, want) {
+			t.Errorf("told: %q", told)
+		}
+	})
+}
+
+// TestUserCodeAtOnce: a code that is there with the page is told with it.
+func TestUserCodeAtOnce(t *testing.T) {
+	inWorld(t, func(_ *testing.T, w *world) {
+		w.script(fake.Script{Login: func(_ context.Context, l *fake.Login) { l.Open("ABCD-1234") }}, fake.Script{})
+		w.reach(w.start(w.serve(), "claude"), session.Waiting)
+		w.eventually("it is told", func() bool {
+			events := w.events()
+			return strings.HasSuffix(events[len(events)-1].Message, "own computer. The code to type in is ABCD-1234.")
+		})
 	})
 }

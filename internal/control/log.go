@@ -15,6 +15,7 @@ const (
 	maxLogLines = 200
 	maxLogLine  = 1024
 	maxLogFrom  = 1 << 30
+	maxCodes    = 5 // a tool may renew the code that its person is to type in
 )
 
 // logReader writes what is new in a guest's status as events of the session.
@@ -22,9 +23,11 @@ type logReader struct {
 	s      *Service
 	id     session.ID
 	userID string
-	next   int // the number of the first line that has not been written
-	count  int // how many were written
-	opened bool
+	next   int    // the number of the first line that has not been written
+	count  int    // how many were written
+	opened bool   // the person was told that the page is open
+	code   string // the last sentence that told them a code
+	codes  int    // how many there were
 }
 
 // logReader returns a reader that goes on where an earlier one, perhaps of an
@@ -44,25 +47,28 @@ func (s *Service) logReader(ctx context.Context, now session.Session) *logReader
 			case e.Kind == session.EventLog:
 				r.next++
 				r.count++
-			case e.Kind == session.EventProgress && strings.HasPrefix(e.Message, messageOpened):
-				r.opened = true
+			case e.Kind == session.EventProgress:
+				r.opened = r.opened || strings.HasPrefix(e.Message, messageOpened)
+				if i := strings.Index(e.Message, messageCode); i >= 0 {
+					r.code = e.Message[i:]
+					r.codes++
+				}
 			}
 		}
 	}
 }
 
-const messageOpened = "The sign-in page is open; sign in as you would on your own computer."
+// Beginnings of what a person is told at the sign-in page.
+const (
+	messageOpened = "The sign-in page is open; sign in as you would on your own computer."
+	messageCode   = "The code to type in is "
+)
 
 func (r *logReader) read(ctx context.Context, status guestapi.AuthStatus) error {
-	if status.Phase == guestapi.PhaseOpened && !r.opened {
-		message := messageOpened
-		if status.UserCode != "" {
-			message += " The code to type in is " + store.Clip(status.UserCode, 32) + "."
-		}
-		if err := r.add(ctx, session.EventProgress, message); err != nil {
+	if status.Phase == guestapi.PhaseOpened {
+		if err := r.readPage(ctx, status.UserCode); err != nil {
 			return err
 		}
-		r.opened = true
 	}
 	if status.LogFrom < 0 || status.LogFrom > maxLogFrom {
 		return nil // no honest tool has come so far
@@ -77,6 +83,33 @@ func (r *logReader) read(ctx context.Context, status guestapi.AuthStatus) error 
 		}
 		r.next = n + 1
 		r.count++
+	}
+	return nil
+}
+
+// readPage tells once that the page is open, and each new code whenever it
+// comes.
+func (r *logReader) readPage(ctx context.Context, userCode string) error {
+	message, code := "", ""
+	if !r.opened {
+		message = messageOpened
+	}
+	if userCode != "" && r.codes < maxCodes {
+		code = messageCode + store.Clip(userCode, 32) + "."
+	}
+	if code != r.code {
+		message = strings.TrimSpace(message + " " + code)
+	}
+	if message == "" {
+		return nil
+	}
+	if err := r.add(ctx, session.EventProgress, message); err != nil {
+		return err
+	}
+	r.opened = true
+	if code != "" && code != r.code {
+		r.code = code
+		r.codes++
 	}
 	return nil
 }

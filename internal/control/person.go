@@ -58,24 +58,29 @@ func (s *Service) lockPerson(ctx context.Context, userID string) (*person, error
 
 func (p *person) unlock() { <-p.place }
 
-// due says whether a machine is to be asked (again) to take something.
-func (p *person) due(machineID, what string) bool {
+// postponedOn is what a machine did not take; what an earlier one did not is
+// forgotten.
+func (p *person) postponedOn(machineID string) map[string]*postponed {
 	if p.machine != machineID {
 		p.machine, p.later = machineID, map[string]*postponed{}
 	}
-	is := p.later[what]
+	return p.later
+}
+
+// due says whether a machine is to be asked (again) to take something.
+func (p *person) due(machineID, what string) bool {
+	is := p.postponedOn(machineID)[what]
 	return is == nil || !time.Now().Before(is.until)
 }
 
 // refused notes that a machine did not take something, and says whether that is
 // news.
-func (p *person) refused(machineID, what string) bool {
-	p.due(machineID, what) // of this machine from here on
-	is := p.later[what]
-	first := is == nil
-	if first {
-		is = &postponed{wait: firstRetry / 2}
-		p.later[what] = is
+func (p *person) refused(machineID, what string) (first bool) {
+	later := p.postponedOn(machineID)
+	is := later[what]
+	if is == nil {
+		is, first = &postponed{wait: firstRetry / 2}, true
+		later[what] = is
 	}
 	is.wait = min(2*is.wait, lastRetry)
 	is.until = time.Now().Add(is.wait)
@@ -83,11 +88,7 @@ func (p *person) refused(machineID, what string) bool {
 }
 
 // took notes that a machine took it after all.
-func (p *person) took(machineID, what string) {
-	if p.machine == machineID {
-		delete(p.later, what)
-	}
-}
+func (p *person) took(machineID, what string) { delete(p.postponedOn(machineID), what) }
 
 // mayStore says whether one more refreshed version may be stored now.
 func (p *person) mayStore(providerName string) bool {

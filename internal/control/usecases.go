@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/anteroom/anteroom/internal/guestapi"
@@ -23,7 +24,8 @@ var errCancelled = errors.New("the session was cancelled")
 func (s *Service) Providers() []*provider.File { return s.cfg.Providers.All() }
 
 // StartSession makes a session and starts to work on it. repeated says that
-// the user had made it before with the same idempotency key.
+// the user had made it before with the same idempotency key. store.ErrTooMany
+// if they have as many under way as they may.
 func (s *Service) StartSession(ctx context.Context, userID, providerName, idempotencyKey string, view guestapi.View) (session.Session, bool, error) {
 	file, err := s.cfg.Providers.Get(providerName)
 	if err != nil {
@@ -34,11 +36,11 @@ func (s *Service) StartSession(ctx context.Context, userID, providerName, idempo
 		return session.Session{}, false, err
 	}
 	id := session.NewID()
-	out, created, err := s.db.CreateSession(ctx, session.Session{
+	out, created, err := s.db.CreateSessionWithin(ctx, session.Session{
 		ID: id, UserID: userID, Provider: file.Name, State: session.Requested,
 		ViewerURL: "/sessions/" + string(id), View: string(about),
 		Deadline: time.Now().Add(s.cfg.SessionTime),
-	}, idempotencyKey)
+	}, idempotencyKey, s.cfg.MaxOpenSessions)
 	if err != nil || !created {
 		return out, err == nil, err
 	}
@@ -72,15 +74,20 @@ func (s *Service) Sessions(ctx context.Context, userID string, limit int, before
 	return s.db.SessionsOf(ctx, userID, limit, from)
 }
 
-// Cancel ends a session of the user's; one that has ended is a conflict.
+// Cancel ends a session of the user's; one that has ended is a conflict. What it
+// has stored by then stays, and the session says so.
 func (s *Service) Cancel(ctx context.Context, userID string, id session.ID) (session.Session, error) {
 	for {
 		now, err := s.Session(ctx, userID, id)
 		if err != nil {
 			return session.Session{}, err
 		}
-		reason := session.ReasonCancelled
-		out, err := s.db.Move(ctx, id, now.State, session.Cancelled, "", store.Change{Reason: &reason}, reason.Sentence())
+		reason, detail := session.ReasonCancelled, ""
+		if now.State == session.Delivering {
+			detail = storedAnyway(reason)
+		}
+		out, err := s.db.Move(ctx, id, now.State, session.Cancelled, "", store.Change{Reason: &reason, Detail: &detail},
+			strings.TrimSpace(reason.Sentence()+" "+detail))
 		var conflict *session.ConflictError
 		if errors.As(err, &conflict) && !now.State.Final() && !conflict.Actual.Final() {
 			continue // it moved on in between
@@ -149,7 +156,10 @@ func (s *Service) DeleteCredential(ctx context.Context, userID, id string) error
 	return nil
 }
 
-// Deliver hands the credential to the user's machine again.
+// Deliver hands the credential to the user's machine again and returns the
+// version that was delivered: one that is newer than id, where the tool on the
+// machine has refreshed it meanwhile. store.ErrReplaced if id is not the active
+// version.
 func (s *Service) Deliver(ctx context.Context, userID, id string) (store.Credential, error) {
 	c, err := s.Credential(ctx, userID, id)
 	if err != nil {
@@ -158,10 +168,14 @@ func (s *Service) Deliver(ctx context.Context, userID, id string) (store.Credent
 	if err := s.awaitReady(ctx); err != nil {
 		return store.Credential{}, err
 	}
-	if err := s.deliver(ctx, userID, c.Provider); err != nil {
+	if !c.Active {
+		return store.Credential{}, fmt.Errorf("version %d: %w", c.Version, store.ErrReplaced)
+	}
+	handed, err := s.deliver(ctx, userID, c.Provider)
+	if err != nil {
 		return store.Credential{}, err
 	}
-	return s.Credential(ctx, userID, id)
+	return s.Credential(ctx, userID, handed.ID)
 }
 
 // Machines returns the user's machines that exist.
@@ -192,8 +206,13 @@ func (s *Service) Machine(ctx context.Context, userID, id string) (store.VM, err
 }
 
 // EnsureMachine returns the user's cli machine, running and with all active
-// credentials delivered that it takes; it makes it at first need.
+// credentials delivered that it takes; it makes it at first need. ErrNoMachines
+// where this computer is what is delivered to: the machine would be a second
+// holder of the same tokens.
 func (s *Service) EnsureMachine(ctx context.Context, userID string) (store.VM, error) {
+	if s.cfg.Deliver != nil {
+		return store.VM{}, ErrNoMachines
+	}
 	if err := s.awaitReady(ctx); err != nil {
 		return store.VM{}, err
 	}

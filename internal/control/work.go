@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/anteroom/anteroom/internal/guestapi"
@@ -24,6 +25,26 @@ func (f *failure) Error() string { return fmt.Sprintf("%s: %s: %v", f.reason, f.
 func (f *failure) Unwrap() error { return f.err }
 
 func fail(reason session.Reason, err error) error { return &failure{reason: reason, err: err} }
+
+// failFor is fail, but where the host has no room that is the reason.
+func failFor(reason session.Reason, err error) error {
+	if r := noRoom(err); r != "" {
+		reason = r
+	}
+	return fail(reason, err)
+}
+
+// noRoom is the reason of an error which means that the host has no room; empty
+// for every other one.
+func noRoom(err error) session.Reason {
+	switch {
+	case errors.Is(err, machine.ErrDiskFull), errors.Is(err, store.ErrDiskFull):
+		return session.ReasonDiskFull
+	case errors.Is(err, machine.ErrNoMemory):
+		return session.ReasonNoMemory
+	}
+	return ""
+}
 
 // errDeadline is the cause with which the work on a session that took too
 // long ends.
@@ -148,8 +169,13 @@ func (s *Service) settle(ctx context.Context, now session.Session, err error) (s
 // end moves a session to a final state without success; somebody else may have
 // moved it in between.
 func (s *Service) end(ctx context.Context, now session.Session, to session.State, f *failure) (session.Session, error) {
+	message := f.reason.Sentence()
+	if now.State == session.Delivering {
+		f.detail = storedAnyway(f.reason)
+		message = strings.TrimSpace(message + " " + f.detail)
+	}
 	s.logger.Warn("session fails", "session", now.ID, "state", now.State, "to", to, "reason", f.reason, "detail", f.detail, "err", f.err)
-	next, err := s.db.Move(ctx, now.ID, now.State, to, s.cfg.Owner, store.Change{Reason: &f.reason, Detail: &f.detail}, f.reason.Sentence())
+	next, err := s.db.Move(ctx, now.ID, now.State, to, s.cfg.Owner, store.Change{Reason: &f.reason, Detail: &f.detail}, message)
 	if errors.Is(err, session.ErrConflict) {
 		next, err = s.db.Session(ctx, now.ID)
 	}
@@ -245,11 +271,11 @@ func (s *Service) stepStarting(ctx context.Context, now session.Session) (sessio
 		last = err
 		s.logger.Warn("browser machine did not start", "session", now.ID, "attempt", attempt, "err", err)
 		// A full disk or memory is not mended by trying again at once.
-		if errors.Is(err, machine.ErrDiskFull) || errors.Is(err, machine.ErrNoMemory) || errors.Is(err, store.ErrDiskFull) {
+		if noRoom(err) != "" {
 			break
 		}
 	}
-	return now, startFailure(last)
+	return now, failFor(session.ReasonMachineStart, last)
 }
 
 // machineStarted notes the session's machine and where it leaves from; one that
@@ -272,16 +298,6 @@ func (s *Service) machineStarted(ctx context.Context, now session.Session, vm st
 		s.logger.Error("destroying a machine that its session does not know; the sweep tries again", "session", now.ID, "machine", vm, "err", destroyErr)
 	}
 	return now, err
-}
-
-func startFailure(err error) error {
-	switch {
-	case errors.Is(err, machine.ErrDiskFull), errors.Is(err, store.ErrDiskFull):
-		return fail(session.ReasonDiskFull, err)
-	case errors.Is(err, machine.ErrNoMemory):
-		return fail(session.ReasonNoMemory, err)
-	}
-	return fail(session.ReasonMachineStart, err)
 }
 
 // sessionMachine returns the session's running machine, adopted if this

@@ -175,6 +175,7 @@ const (
 	ProblemCodeNotReady             ProblemCode = "not_ready"
 	ProblemCodeProviderUnknown      ProblemCode = "provider_unknown"
 	ProblemCodeTooManyRequests      ProblemCode = "too_many_requests"
+	ProblemCodeTooManySessions      ProblemCode = "too_many_sessions"
 	ProblemCodeTooManyStreams       ProblemCode = "too_many_streams"
 	ProblemCodeUnauthenticated      ProblemCode = "unauthenticated"
 	ProblemCodeUnavailable          ProblemCode = "unavailable"
@@ -220,6 +221,8 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeProviderUnknown:
 		return true
 	case ProblemCodeTooManyRequests:
+		return true
+	case ProblemCodeTooManySessions:
 		return true
 	case ProblemCodeTooManyStreams:
 		return true

@@ -28,7 +28,7 @@ func (world) Fetch(_ context.Context, up egress.Upstream, _ string) ([]byte, err
 	return []byte("203.0.113.1"), nil
 }
 func (world) Reaches(_ context.Context, _ egress.Upstream, name string) error {
-	if name == "auth.openai.com" {
+	if name == "refused.example" {
 		return &egress.Error{Code: egress.UpstreamRefused}
 	}
 	return nil
@@ -89,7 +89,7 @@ func TestEgress(t *testing.T) {
 	if a := admin(testPort+"/pin", `{"exit_address":"203.0.113.9"}`); a.status != http.StatusOK || !strings.Contains(a.body, "203.0.113.9") || !strings.Contains(a.body, `"bob"`) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	if a := admin(testPort+"/check", ""); a.status != http.StatusOK || !strings.Contains(a.body, "auth.openai.com") || !strings.Contains(a.body, "203.0.113.1") {
+	if a := admin(testPort+"/check", ""); a.status != http.StatusOK || !strings.Contains(a.body, "refused.example") || !strings.Contains(a.body, "203.0.113.1") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	if a := admin("proxy.example:10002/check", ""); a.status != http.StatusOK || !strings.Contains(a.body, `"problem":"exit_not_verified"`) {
@@ -106,7 +106,7 @@ func TestEgress(t *testing.T) {
 	if p := ports.Ports[1]; p.User == nil || *p.User != "bob" || p.State != PortStateAssigned {
 		t.Errorf("%s", list.body)
 	}
-	if p := ports.Ports[0]; p.User != nil || p.State != PortStateFree || len(p.Refuses) == 0 || p.Refuses[0].Name != "auth.openai.com" {
+	if p := ports.Ports[0]; p.User != nil || p.State != PortStateFree || len(p.Refuses) == 0 || p.Refuses[0].Name != "refused.example" {
 		t.Errorf("%s", list.body)
 	}
 	if strings.Contains(list.body, "hush") {

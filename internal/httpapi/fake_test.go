@@ -52,7 +52,7 @@ func newFake() *fake {
 func (f *fake) Providers() []*provider.File {
 	return []*provider.File{
 		{Name: "claude", Aliases: []string{"claude_code"}, Title: "Claude Code", Login: provider.Login{Flow: "loopback", Timeout: "15m"}},
-		{Name: "codex", Title: "Codex", Hosts: []string{"auth.openai.com"}, Login: provider.Login{Flow: "loopback", Timeout: "15m"}},
+		{Name: "codex", Title: "Codex", Hosts: []string{"refused.example"}, Login: provider.Login{Flow: "loopback", Timeout: "15m"}},
 	}
 }
 

@@ -16,10 +16,11 @@ import (
 // called concurrently. Whatever does not belong to userID does not exist:
 // store.ErrNotFound.
 //
-// Errors that the API tells apart: store.ErrNotFound, store.ErrExists, store.ErrDiskFull,
-// session.ErrConflict, session.ErrNotReady, provider.ErrUnknown,
-// machine.ErrGone, machine.ErrNoMemory, machine.ErrDiskFull and the context's
-// own. Every other one is logged and answered as internal.
+// Errors that the API tells apart: store.ErrNotFound, store.ErrExists,
+// store.ErrReplaced, store.ErrTooMany, store.ErrDiskFull, session.ErrConflict,
+// session.ErrNotReady, provider.ErrUnknown, machine.ErrGone,
+// machine.ErrNoMemory, machine.ErrDiskFull and the context's own. Every other
+// one is logged and answered as internal.
 type UseCases interface {
 	// Providers returns what one can sign in to. The files are shared: nobody
 	// changes them.
@@ -28,7 +29,7 @@ type UseCases interface {
 	// StartSession makes a session. With an idempotencyKey that this user has
 	// used before it returns that session and true, or store.ErrExists if that
 	// was for another provider; without ("") always a new one. providerName may
-	// be an alias.
+	// be an alias. store.ErrTooMany if the user has too many under way.
 	StartSession(ctx context.Context, userID, providerName, idempotencyKey string, view guestapi.View) (s session.Session, repeated bool, err error)
 	Session(ctx context.Context, userID string, id session.ID) (session.Session, error)
 	// Sessions returns at most limit sessions, newest first, from the one after
@@ -49,7 +50,9 @@ type UseCases interface {
 	Credentials(ctx context.Context, userID string) ([]store.Credential, error)
 	Credential(ctx context.Context, userID, id string) (store.Credential, error)
 	DeleteCredential(ctx context.Context, userID, id string) error
-	// Deliver returns once the user's machine has acknowledged the files.
+	// Deliver returns what was delivered, once the user's machine has
+	// acknowledged the files. id that is not the active version is
+	// store.ErrReplaced.
 	Deliver(ctx context.Context, userID, id string) (store.Credential, error)
 
 	Machines(ctx context.Context, userID string) ([]store.VM, error)

@@ -57,6 +57,8 @@ func problemKind(code ProblemCode) (status int, title string) {
 		return http.StatusTooManyRequests, "Too many tries"
 	case ProblemCodeTooManyStreams:
 		return http.StatusTooManyRequests, "Too many open streams"
+	case ProblemCodeTooManySessions:
+		return http.StatusTooManyRequests, "Too many sign-ins under way"
 	case ProblemCodeDiskFull:
 		return http.StatusInsufficientStorage, "The server's disk is full"
 	case ProblemCodeNoMemory:
@@ -103,8 +105,12 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		s.problem(w, r, ProblemCodeProviderUnknown, "This server does not know that provider. It knows: "+s.providerNames()+".")
 	case errors.Is(err, store.ErrExists):
 		s.problem(w, r, ProblemCodeIdempotencyMismatch, "This Idempotency-Key was used for another provider. Take a new one for a new sign-in.")
+	case errors.Is(err, store.ErrTooMany):
+		s.problem(w, r, ProblemCodeTooManySessions, "You have as many sign-ins under way as this server allows. Finish or cancel one, and try again.")
 	case errors.Is(err, session.ErrNotReady):
 		s.problem(w, r, ProblemCodeNotReady, "The server is just starting or stopping. Please try again in a moment.")
+	case errors.Is(err, store.ErrReplaced):
+		s.problem(w, r, ProblemCodeConflict, "A newer version has taken the place of this one. Deliver the newest.")
 	case errors.Is(err, session.ErrConflict):
 		s.problem(w, r, ProblemCodeConflict, "That cannot be done in its present state: it has ended, or has not come that far.")
 	case errors.Is(err, machine.ErrGone):

@@ -194,6 +194,8 @@ func TestErrorsOfTheUseCases(t *testing.T) {
 		{fmt.Errorf("x: %w", provider.ErrUnknown), ProblemCodeProviderUnknown},
 		{&session.ConflictError{}, ProblemCodeConflict},
 		{fmt.Errorf("x: %w", session.ErrNotReady), ProblemCodeNotReady},
+		{fmt.Errorf("x: %w", store.ErrReplaced), ProblemCodeConflict},
+		{fmt.Errorf("x: %w", store.ErrTooMany), ProblemCodeTooManySessions},
 		{fmt.Errorf("x: %w", machine.ErrGone), ProblemCodeMachineGone},
 		{machine.ErrNoMemory, ProblemCodeNoMemory},
 		{machine.ErrDiskFull, ProblemCodeDiskFull},

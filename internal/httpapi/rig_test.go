@@ -49,6 +49,7 @@ type person struct {
 	session session.ID
 	cred    string
 	machine string
+	more    others // of the real service
 }
 
 // syncBuffer is a log that tests read while the server writes it.
@@ -79,16 +80,36 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 // startRig makes everything but does not start the HTTP server.
 func startRig(t *testing.T, change func(*Config)) *rig {
 	t.Helper()
-	r := &rig{T: t, uc: newFake(), log: &syncBuffer{}}
+	r := openRig(t)
+	r.uc = newFake()
+	r.mount(r.uc, change)
+	r.alice, r.bob = r.person("alice"), r.person("bob")
+	return r
+}
+
+// openRig makes a rig that has a store and nothing else yet.
+func openRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{T: t, log: &syncBuffer{}}
 	db, err := sqlite.Open(t.Context(), sqlite.Config{Path: filepath.Join(t.TempDir(), "test.db")})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
 	r.db = db
+	return r
+}
+
+func (r *rig) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// mount puts the API before use cases.
+func (r *rig) mount(uc UseCases, change func(*Config)) {
+	t := r.T
+	t.Helper()
 	cfg := Config{
-		UseCases: r.uc, Outward: newOutward(t, db, "http://u:hush@proxy.example:10001-10002"), Auth: db, Version: "test",
-		Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		UseCases: uc, Outward: newOutward(t, r.db, "http://u:hush@proxy.example:10001-10002"), Auth: r.db, Version: "test", Logger: r.logger(),
 		Page: fstest.MapFS{
 			"index.html":         {Data: []byte("<!doctype html>the page")},
 			"assets/main-1a2.js": {Data: []byte("/* " + strings.Repeat("script ", 300) + "*/")},
@@ -97,6 +118,7 @@ func startRig(t *testing.T, change func(*Config)) *rig {
 	if change != nil {
 		change(&cfg)
 	}
+	var err error
 	if r.server, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -110,8 +132,6 @@ func startRig(t *testing.T, change func(*Config)) *rig {
 			t.Errorf("shutdown: %v", err)
 		}
 	})
-	r.alice, r.bob = r.person("alice"), r.person("bob")
-	return r
 }
 
 // testContextFor is for cleanups, where t.Context has ended.

@@ -208,27 +208,36 @@ func (h Home) seed(root *os.Root, f *provider.File, s provider.Seed) (note strin
 	if err != nil {
 		return "", err
 	}
-	lacks := func(why string) (string, error) {
-		return fmt.Sprintf("%s was left as it is: %s. %s may not use the sign-in before this is in it: %s", h.shown(s.Path), why, f.Title, strings.TrimSpace(s.Content)), nil
+	lacks := func(what string) string {
+		return fmt.Sprintf("%s %s. %s may not use the sign-in before this is in it: %s", h.shown(s.Path), what, f.Title, strings.TrimSpace(s.Content))
 	}
-	have, err := read(root, name, provider.MaxSeeded)
-	if err != nil {
-		return lacks(err.Error())
+	have, want, differ, unusable := merged(root, name, s)
+	changes := !bytes.Equal(want, have)
+	if changes && !info.Mode().IsRegular() { // renaming would put a file where the person has a link
+		unusable = "it is a link"
 	}
-	want, differ, err := s.Merge(have)
-	switch {
-	case err != nil:
-		return lacks(err.Error())
-	case len(differ) > 0:
-		note, _ = lacks("it has another value at " + strings.Join(differ, ", "))
+	if unusable != "" {
+		return lacks("was left as it is: " + unusable), nil
 	}
-	if bytes.Equal(want, have) {
+	if len(differ) > 0 {
+		note = lacks("has another value at " + strings.Join(differ, ", ") + ", which was left")
+	}
+	if !changes {
 		return note, nil
 	}
-	if !info.Mode().IsRegular() { // renaming would put a file where the person has a link
-		return lacks("it is a link")
-	}
 	return note, place(root, name, want, info.Mode().Perm(), false)
+}
+
+// merged reads a file and merges a seed into it; unusable says why it cannot.
+func merged(root *os.Root, name string, s provider.Seed) (have, want []byte, differ []string, unusable string) {
+	have, err := read(root, name, provider.MaxSeeded)
+	if err == nil {
+		want, differ, err = s.Merge(have)
+	}
+	if err != nil {
+		unusable = err.Error()
+	}
+	return have, want, differ, unusable
 }
 
 // place writes one file: beside its place first, in full and onto the disk,

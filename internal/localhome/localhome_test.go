@@ -171,7 +171,7 @@ func TestSeedsAreMerged(t *testing.T) {
 		"without it":     {"{\n  \"a\": 1\n}\n", "{\n  " + missing + ",\n  \"a\": 1\n}\n", ""},
 		"with it":        {"{" + missing + "}", "{" + missing + "}", ""},
 		"empty":          {"", "{" + missing + "}\n", ""},
-		"another choice": {`{"security":{"auth":{"selectedType":"x"}}}`, `{"security":{"auth":{"selectedType":"x"}}}`, "~/.gemini/settings.json was left as it is: it has another value at /security/auth/selectedType"},
+		"another choice": {`{"security":{"auth":{"selectedType":"x"}}}`, `{"security":{"auth":{"selectedType":"x"}}}`, "~/.gemini/settings.json has another value at /security/auth/selectedType, which was left"},
 		"no JSON":        {"{} // mine", "{} // mine", "Gemini CLI may not use the sign-in before this is in it: {" + missing},
 	} {
 		t.Run(name, func(t *testing.T) {

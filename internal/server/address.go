@@ -38,9 +38,12 @@ func certificateHosts(file string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return nil, errors.New(file + " does not begin with a certificate in PEM form")
+	block, rest := pem.Decode(text)
+	for block != nil && block.Type != "CERTIFICATE" { // such as the key
+		block, rest = pem.Decode(rest)
+	}
+	if block == nil {
+		return nil, errors.New(file + " holds no certificate in PEM form")
 	}
 	cert, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {

@@ -213,7 +213,7 @@ var sentences = map[Reason]string{
 	ReasonExpired:        "The time for this sign-in ran out. Please start a new one.",
 	ReasonCancelled:      "This sign-in was cancelled.",
 	ReasonDiskFull:       "The server's disk is full, so the sign-in could not go on. Nothing half-written was kept; ask whoever runs this server to make room.",
-	ReasonNoMemory:       "The server has not enough free memory for another browser machine. Please try again in a few minutes.",
+	ReasonNoMemory:       "The server has not enough free memory for another machine. Please try again in a few minutes.",
 	ReasonUpstream:       "The way out to the internet did not work, so the sign-in page could not be reached. Please try again; if it happens again, ask whoever runs this server to look at the proxy.",
 	ReasonNoPort:         "No internet address of your own is free at the moment. Ask whoever runs this server for one.",
 	ReasonPortShut:       "Your way out to the internet is out of use until whoever runs this server has looked at it.",

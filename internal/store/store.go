@@ -6,6 +6,7 @@ package store
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/anteroom/anteroom/internal/session"
@@ -19,6 +20,8 @@ var (
 	ErrNewerSchema = errors.New("store: the state directory was written by a newer version of Anteroom")
 	// ErrDiskFull: the disk has no room; nothing was changed.
 	ErrDiskFull = errors.New("store: the disk is full")
+	// ErrTooMany: the user has as many of these as the caller allows.
+	ErrTooMany = errors.New("store: too many for one user")
 	// ErrInvalid: the call itself breaks a rule that is written down here.
 	ErrInvalid = errors.New("store: invalid argument")
 	// ErrAudit: the audit chain, or what it says of a credential, does not hold.
@@ -28,6 +31,10 @@ var (
 // ErrConflict says that the row was in another state, or is held by another
 // server. It is session.ErrConflict, so that one test finds both.
 var ErrConflict = session.ErrConflict
+
+// ErrReplaced says that a newer version has taken the place of a credential's.
+// It is an ErrConflict.
+var ErrReplaced = fmt.Errorf("store: a newer version has taken its place: %w", ErrConflict)
 
 // User is a local user.
 type User struct {

@@ -97,9 +97,6 @@ func newPerson(t *testing.T, ctx context.Context, rig *harness.Rig, name string)
 			t.Logf("the server's log ends with:\n%s", rig.LogTail(30))
 			retire(t, u)
 		}
-		if n := page.LostClicks(); n > 0 {
-			t.Logf("%d clicks were lost", n)
-		}
 		for _, p := range page.Problems() {
 			t.Errorf("the page: %s", p)
 		}

@@ -34,7 +34,6 @@ type Page struct {
 
 	mu       sync.Mutex
 	problems []string
-	lost     int
 }
 
 // run carries out actions in the tab, until ctx ends.

@@ -81,9 +81,8 @@ func (p *Page) SendPassword(ctx context.Context, provider idp.Provider, password
 	return p.fill(ctx, provider, 1, password+kb.Enter)
 }
 
-// focusTime is how long a person waits for a field to show the focus before
-// they click again.
-const focusTime = 5 * time.Second
+// focusTime is how long a click may take to show its effect on a busy machine.
+const focusTime = 20 * time.Second
 
 // fill types into a field.
 func (p *Page) fill(ctx context.Context, provider idp.Provider, field int, text string) error {
@@ -99,15 +98,15 @@ func (p *Page) FocusPassword(ctx context.Context, provider idp.Provider) error {
 	return p.focus(ctx, provider, 1)
 }
 
-// focus clicks on a field until it shows that it has the focus: Chromium may
-// handle keys before a click that came just before them.
+// focus clicks on a field and waits until it shows that it has the focus:
+// Chromium may handle keys before a click that came just before them. It clicks
+// again only where the field has moved away under the mouse, as when the screen
+// changes its size; any other click without effect is an error.
 func (p *Page) focus(ctx context.Context, provider idp.Provider, field int) error {
-	for {
-		fields, err := p.fields(ctx, provider, -1)
-		if err != nil {
-			return err
-		}
-		if err := p.click(ctx, fields[field]); err != nil {
+	fields, err := p.fields(ctx, provider, -1)
+	for err == nil {
+		at := fields[field]
+		if err := p.click(ctx, at); err != nil {
 			return err
 		}
 		soon, cancel := context.WithTimeout(ctx, focusTime)
@@ -116,18 +115,12 @@ func (p *Page) focus(ctx context.Context, provider idp.Provider, field int) erro
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		p.mu.Lock()
-		p.lost++
-		p.mu.Unlock()
+		lost := err
+		if fields, err = p.fields(ctx, provider, -1); err == nil && fields[field] == at {
+			return fmt.Errorf("person: a click on the remote screen was lost: %w", lost)
+		}
 	}
-}
-
-// LostClicks counts the clicks on the remote screen that had no effect, so that
-// the person clicked again.
-func (p *Page) LostClicks() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.lost
+	return err
 }
 
 // fields finds the two fields of a sign-in page by their borders: two lines as

@@ -90,8 +90,11 @@ func (db *DB) step(ctx context.Context, files []string) (have int, err error) {
 			return fmt.Errorf("migration %d: %w", have+1, err)
 		}
 		var broken int
-		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM pragma_foreign_key_check").Scan(&broken); err != nil || broken > 0 {
-			return fmt.Errorf("migration %d: %d rows name one that is not there: %w", have+1, broken, errors.Join(err, store.ErrInvalid))
+		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM pragma_foreign_key_check").Scan(&broken); err != nil {
+			return fmt.Errorf("migration %d: %w", have+1, err)
+		}
+		if broken > 0 {
+			return fmt.Errorf("migration %d: %w: %d rows name one that is not there", have+1, store.ErrInvalid, broken)
 		}
 		have++
 		_, err = tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version=%d; PRAGMA application_id=%d", have, applicationID))

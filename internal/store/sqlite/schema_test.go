@@ -240,6 +240,7 @@ func TestPlans(t *testing.T) {
 		"SELECT id FROM auth_sessions WHERE state NOT IN " + final + " ORDER BY created_at":                                                                                 "auth_sessions_open",
 		"SELECT id FROM auth_sessions WHERE user_id = 'u' AND created_at < 5 ORDER BY created_at DESC LIMIT 10":                                                             "auth_sessions_by_user",
 		"SELECT id FROM auth_sessions WHERE user_id = 'u' AND idempotency_key = 'k'":                                                                                        "idempotency_key",
+		"SELECT count(*) FROM auth_sessions WHERE +user_id = 'u' AND state NOT IN " + final:                                                                                 "auth_sessions_open",
 		"SELECT state, count(*) FROM auth_sessions GROUP BY state":                                                                                                          "auth_sessions_by_state",
 		"SELECT id FROM vms WHERE state NOT IN " + gone + " ORDER BY created_at":                                                                                            "vms_live",
 		"SELECT id FROM vms WHERE user_id = 'u' AND kind = 'cli' AND state NOT IN " + gone:                                                                                  "vms_one_cli",

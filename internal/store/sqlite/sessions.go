@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -39,6 +40,13 @@ func scanSession(s scanner) (session.Session, error) {
 // bytes; empty for none) before, the earlier session is returned with false;
 // store.ErrExists if that one was for another provider.
 func (db *DB) CreateSession(ctx context.Context, s session.Session, idempotencyKey string) (session.Session, bool, error) {
+	return db.CreateSessionWithin(ctx, s, idempotencyKey, math.MaxInt)
+}
+
+// CreateSessionWithin is CreateSession for a user who may have at most limit
+// sessions that have not ended: store.ErrTooMany if there are as many. What an
+// earlier session answers for its key is not limited.
+func (db *DB) CreateSessionWithin(ctx context.Context, s session.Session, idempotencyKey string, limit int) (session.Session, bool, error) {
 	if s.ID == "" {
 		s.ID = session.NewID()
 	}
@@ -61,6 +69,14 @@ func (db *DB) CreateSession(ctx context.Context, s session.Session, idempotencyK
 			if !errors.Is(err, sql.ErrNoRows) {
 				return err
 			}
+		}
+		var open int
+		// By the index of what is open, which is little, and not by the user's.
+		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM auth_sessions WHERE +user_id = ? AND state NOT IN "+final, s.UserID).Scan(&open); err != nil {
+			return err
+		}
+		if open >= limit {
+			return fmt.Errorf("%d are open: %w", open, store.ErrTooMany)
 		}
 		created = true
 		out, err = db.insertSession(ctx, tx, s, idempotencyKey)

@@ -42,6 +42,45 @@ func testCreateSession(f *fixture) {
 	f.equal("events after the refused ones", len(must(f.EventsAfter(f.ctx, u.ID, "", 0, 0))(f)), 1)
 }
 
+// testCreateWithin: of any number of calls at once no more succeed than are
+// allowed, and what has ended counts no more.
+func testCreateWithin(f *fixture) {
+	u, other := f.user("u"), f.user("other")
+	const limit = 3
+	create := func(s Store, u store.User, key string) (session.Session, bool, error) {
+		return s.CreateSessionWithin(f.ctx, session.Session{UserID: u.ID, Provider: "claude"}, key, limit)
+	}
+	first, _, err := create(f, u, "key")
+	f.ok(err)
+	f.session(u, session.Completed)
+	f.session(other, session.Waiting)
+	made := 1
+	for _, err := range f.race(8, func(_ int, s Store) error {
+		_, _, err := create(s, u, "")
+		return err
+	}) {
+		if err == nil {
+			made++
+		} else {
+			f.is(err, store.ErrTooMany)
+		}
+	}
+	f.equal("open sessions", made, limit)
+	again, created, err := create(f, u, "key")
+	f.ok(err)
+	f.equal("asked again", []any{again, created}, []any{first, false})
+	_, _, err = create(f, other, "")
+	f.ok(err)
+	must(f.Move(f.ctx, first.ID, session.Requested, session.Cancelled, "", store.Change{}, ""))(f)
+	_, created, err = create(f, u, "")
+	f.ok(err)
+	f.equal("made in the place of one that has ended", created, true)
+	_, _, err = create(f, u, "another key")
+	f.is(err, store.ErrTooMany)
+	_, _, err = f.CreateSession(f.ctx, session.Session{UserID: u.ID, Provider: "claude"}, "another key")
+	f.ok(err)
+}
+
 func testIdempotency(f *fixture) {
 	u, other := f.user("u"), f.user("other")
 	create := func(u store.User, provider, key string) (session.Session, bool, error) {

@@ -36,6 +36,7 @@ type Store interface {
 	ConsumeTicket(ctx context.Context, hash [32]byte, purpose, subjectID string) (store.Ticket, error)
 
 	CreateSession(ctx context.Context, s session.Session, idempotencyKey string) (session.Session, bool, error)
+	CreateSessionWithin(ctx context.Context, s session.Session, idempotencyKey string, limit int) (session.Session, bool, error)
 	Session(ctx context.Context, id session.ID) (session.Session, error)
 	SessionsOf(ctx context.Context, userID string, limit int, before time.Time) ([]session.Session, error)
 	OpenSessions(ctx context.Context) ([]session.Session, error)
@@ -101,6 +102,7 @@ func Run(t *testing.T, newDB func(t *testing.T) Opener) {
 		"Tickets":                testTickets,
 		"TicketRace":             testTicketRace,
 		"CreateSession":          testCreateSession,
+		"CreateSessionWithin":    testCreateWithin,
 		"Idempotency":            testIdempotency,
 		"IdempotencyRace":        testIdempotencyRace,
 		"SessionPages":           testSessionPages,
