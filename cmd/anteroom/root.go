@@ -42,6 +42,7 @@ func newRoot(a *app) *cobra.Command {
 		tokenCommand(a),
 		sessionsCommand(a),
 		shellCommand(a),
+		egressCommand(a),
 		vaultCommand(a),
 		doctorCommand(a),
 		demoCommand(a),

@@ -24,7 +24,7 @@ func userCommand(a *app) *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 		RunE:  group,
 	}
-	cmd.AddCommand(userAddCommand(a), userListCommand(a), userLinkCommand(a))
+	cmd.AddCommand(userAddCommand(a), userListCommand(a), userLinkCommand(a), userAdminCommand(a))
 	return cmd
 }
 
@@ -76,6 +76,32 @@ the link's address.`,
 	return cmd
 }
 
+func userAdminCommand(a *app) *cobra.Command {
+	s := settings.New()
+	var revoke bool
+	cmd := &cobra.Command{
+		Use:   "admin NAME",
+		Short: "Make a user an administrator, who sees and assigns everybody's ways out",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withState(cmd.Context(), s, false, func(db *sqlite.DB) error {
+				u, err := userNamed(cmd.Context(), db, args[0])
+				if err != nil {
+					return err
+				}
+				err = db.SetAdmin(cmd.Context(), u.ID, !revoke)
+				if errors.Is(err, store.ErrConflict) {
+					return fmt.Errorf("%s is the only administrator: make somebody else one first", u.Name)
+				}
+				return err
+			})
+		},
+	}
+	s.Flags(cmd.Flags(), "state")
+	cmd.Flags().BoolVar(&revoke, "revoke", false, "the user is to be none any more")
+	return cmd
+}
+
 // printLink prints the link alone on standard output, for scripts.
 func (a *app) printLink(cmd *cobra.Command, s *settings.Settings, db *sqlite.DB, u store.User) error {
 	base, err := s.Server.BaseURL(s.Server.Listen)
@@ -105,9 +131,13 @@ func userListCommand(a *app) *cobra.Command {
 				}
 				rows := make([]string, len(users))
 				for i, u := range users {
-					rows[i] = fmt.Sprintf("%s\t%s\t%s", u.Name, u.ID, when(u.CreatedAt))
+					role := "user"
+					if u.Admin {
+						role = "administrator"
+					}
+					rows[i] = fmt.Sprintf("%s\t%s\t%s\t%s", u.Name, u.ID, when(u.CreatedAt), role)
 				}
-				return a.table("NAME\tID\tCREATED", rows)
+				return a.table("NAME\tID\tCREATED\tROLE", rows)
 			})
 		},
 	}

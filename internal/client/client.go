@@ -85,6 +85,23 @@ func (c *Client) EnsureMachine(ctx context.Context) (string, error) {
 	return m.ID, err
 }
 
+// PortReport is what a look at an upstream port has shown.
+type PortReport struct {
+	ExitAddress string `json:"exit_address"`
+	Problem     string `json:"problem"` // a stable code; empty if there is none
+	Refuses     []struct {
+		Provider string `json:"provider"`
+		Name     string `json:"name"`
+	} `json:"refuses"`
+}
+
+// CheckPort looks at an upstream port (host:port); for administrators.
+func (c *Client) CheckPort(ctx context.Context, port string) (PortReport, error) {
+	var r PortReport
+	err := c.call(ctx, http.MethodPost, "/api/v1/egress/ports/"+url.PathEscape(port)+"/check", &r)
+	return r, err
+}
+
 func (c *Client) terminalTicket(ctx context.Context, machineID string) (string, error) {
 	var t struct {
 		Ticket string `json:"ticket"`

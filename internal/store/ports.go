@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"time"
 )
@@ -11,6 +12,16 @@ import (
 // ErrNoPort says that no upstream port is left for a user: all are assigned,
 // resting or in quarantine, or refuse what the provider needs.
 var ErrNoPort = errors.New("store: no upstream port is left")
+
+// ParseAddress reads an IPv4 or IPv6 address and returns it in its usual
+// spelling; ErrInvalid for anything else.
+func ParseAddress(s string) (string, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil || a.Zone() != "" {
+		return "", fmt.Errorf("%w: that is no address", ErrInvalid)
+	}
+	return a.Unmap().String(), nil
+}
 
 // PortKey names an upstream port.
 type PortKey struct {

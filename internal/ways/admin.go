@@ -118,11 +118,10 @@ func (w *Ways) Pin(ctx context.Context, key store.PortKey, address string) (stor
 		return store.Port{}, ErrShared
 	}
 	if address != "" {
-		a, err := exitAddr(address)
-		if err != nil {
-			return store.Port{}, fmt.Errorf("%w: %w", store.ErrInvalid, err)
+		var err error
+		if address, err = store.ParseAddress(address); err != nil {
+			return store.Port{}, err
 		}
-		address = a.String()
 	}
 	p, err := w.cfg.Database.PinExit(ctx, key, address)
 	if err == nil {

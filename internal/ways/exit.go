@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/anteroom/anteroom/internal/egress"
 	"github.com/anteroom/anteroom/internal/provider"
+	"github.com/anteroom/anteroom/internal/store"
 )
 
 // Exit says whom to ask which address one is seen to come from.
@@ -60,38 +60,38 @@ func (e Exit) check() error {
 // ask returns the address that an upstream leaves from. What is expected is
 // believed of the first who says so; something new, at first sight too, only
 // when the second opinion, if there is one, is the same.
-func (e Exit) ask(ctx context.Context, p proxy, up egress.Upstream, expected string) (netip.Addr, error) {
+func (e Exit) ask(ctx context.Context, p proxy, up egress.Upstream, expected string) (string, error) {
 	first, err := askOne(ctx, p, up, e.URL, e.Pointer)
-	if err == nil && first.String() == expected || e.SecondURL == "" {
+	if err == nil && first == expected || e.SecondURL == "" {
 		return first, err
 	}
 	second, secondErr := askOne(ctx, p, up, e.SecondURL, e.SecondPointer)
 	switch {
 	case err != nil && secondErr != nil:
-		return netip.Addr{}, errors.Join(err, secondErr)
-	case err != nil && second.String() == expected:
+		return "", errors.Join(err, secondErr)
+	case err != nil && second == expected:
 		return second, nil
 	case err != nil:
-		return netip.Addr{}, err // one alone is not enough for something new
+		return "", err // one alone is not enough for something new
 	case secondErr != nil:
-		return netip.Addr{}, secondErr
+		return "", secondErr
 	case first != second:
-		return netip.Addr{}, errDisagree
+		return "", errDisagree
 	}
 	return first, nil
 }
 
-func askOne(ctx context.Context, p proxy, up egress.Upstream, url, pointer string) (netip.Addr, error) {
+func askOne(ctx context.Context, p proxy, up egress.Upstream, url, pointer string) (string, error) {
 	body, err := p.Fetch(ctx, up, url)
 	if err != nil {
-		return netip.Addr{}, err
+		return "", err
 	}
 	text := strings.TrimSpace(string(body))
 	if pointer != "" {
 		text, err = provider.ReadLabel(&provider.Value{Path: "answer", Pointer: pointer}, func(string) ([]byte, error) { return body, nil })
 		if err != nil {
-			return netip.Addr{}, err
+			return "", err
 		}
 	}
-	return exitAddr(text)
+	return store.ParseAddress(text)
 }

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -374,7 +373,7 @@ func (w *Ways) see(ctx context.Context, up egress.Upstream, expected string) (st
 	if err != nil {
 		return "", &Error{Code: Unverified, Port: keyOf(up), Err: err}
 	}
-	return seen.String(), nil
+	return seen, nil
 }
 
 // reaches asks an upstream for every host that a provider needs. refused is
@@ -674,13 +673,4 @@ func (w *Ways) Health(up egress.Upstream, works bool) {
 			w.tell(id, sentence)
 		}
 	}
-}
-
-// exitAddr parses what somebody says that an address is.
-func exitAddr(s string) (netip.Addr, error) {
-	a, err := netip.ParseAddr(s)
-	if err != nil || a.Zone() != "" {
-		return netip.Addr{}, errors.New("that is no address")
-	}
-	return a.Unmap(), nil
 }
