@@ -90,7 +90,7 @@ func TestNewsAllTheTime(t *testing.T) {
 // is not its to give is not taken over.
 func TestGuestsWords(t *testing.T) {
 	for given, want := range map[string]session.Reason{
-		"expired": session.ReasonExpired, "login_exited": session.ReasonLoginExited, "login_url_refused": session.ReasonLoginURL,
+		"expired": session.ReasonExpired, "tool_missing": session.ReasonToolMissing, "internal": session.ReasonInternal, "login_exited": session.ReasonLoginExited, "login_url_refused": session.ReasonLoginURL,
 		"login_timeout": session.ReasonLoginTimeout, "capture_invalid": session.ReasonCaptureInvalid,
 		"upstream_failed": session.ReasonUpstream,
 		"disk_full":       session.ReasonLoginExited, "": session.ReasonLoginExited, "<script>": session.ReasonLoginExited,

@@ -394,7 +394,8 @@ func answered(err error) bool {
 func guestFailure(status guestapi.AuthStatus) error {
 	f := &failure{reason: session.ReasonLoginExited, err: errors.New("the guest reported it")}
 	switch r := session.Reason(status.Reason); r {
-	case session.ReasonLoginExited, session.ReasonLoginURL, session.ReasonLoginTimeout, session.ReasonCaptureInvalid, session.ReasonUpstream, session.ReasonExpired:
+	case session.ReasonLoginExited, session.ReasonLoginURL, session.ReasonLoginTimeout, session.ReasonCaptureInvalid,
+		session.ReasonUpstream, session.ReasonExpired, session.ReasonToolMissing, session.ReasonInternal:
 		f.reason = r
 	}
 	f.detail = store.Clip(status.Detail, 300)

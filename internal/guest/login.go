@@ -226,7 +226,7 @@ func (l *Login) attempt(ctx context.Context) (outcome, *Captured) {
 	t, err := startTool(f, l.cfg.User, env, l.keep)
 	switch {
 	case errors.Is(err, errNotInstalled): // a provider file brings no program along
-		return outcome{reason: session.ReasonInternal, detail: f.Title + " is not installed in this server's machines.", err: err}, nil
+		return outcome{reason: session.ReasonToolMissing, err: err}, nil
 	case err != nil:
 		return outcome{reason: session.ReasonInternal, detail: f.Title + " could not be started.", err: err}, nil
 	}

@@ -264,7 +264,7 @@ func TestLoginFailures(t *testing.T) {
 		{"asks for a file", "xdg-open file:///etc/passwd; exec sleep 60", nil, session.ReasonLoginURL, "file:", -1},
 		{"asks for too long an address", "xdg-open https://login.example.com/$(head -c 20000 /dev/zero | tr '\\0' a); exec sleep 60", nil, session.ReasonLoginURL, "login.example.com", -1},
 		{"never asks", "exec sleep 60", func(c *LoginConfig) { c.PageTimeout = 30 * time.Millisecond }, session.ReasonLoginTimeout, "", -1},
-		{"is not there", "", func(c *LoginConfig) { c.File.Login.Argv = []string{"no-such-tool"} }, session.ReasonInternal, "Tool is not installed in this server's machines.", -1},
+		{"is not there", "", func(c *LoginConfig) { c.File.Login.Argv = []string{"no-such-tool"} }, session.ReasonToolMissing, "", -1},
 		{"finds the browser broken", `xdg-open "` + page + `"; exec sleep 60`, func(c *LoginConfig) {
 			c.Open = func(context.Context, string) error { return errors.New("no browser") }
 		}, session.ReasonInternal, "browser", -1},

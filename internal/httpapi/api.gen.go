@@ -282,6 +282,7 @@ const (
 	ReasonProviderBlocked    Reason = "provider_blocked"
 	ReasonProviderUnknown    Reason = "provider_unknown"
 	ReasonStoreFailed        Reason = "store_failed"
+	ReasonToolMissing        Reason = "tool_missing"
 	ReasonUpstreamFailed     Reason = "upstream_failed"
 	ReasonUpstreamPortShut   Reason = "upstream_port_shut"
 )
@@ -322,6 +323,8 @@ func (e Reason) Valid() bool {
 	case ReasonProviderUnknown:
 		return true
 	case ReasonStoreFailed:
+		return true
+	case ReasonToolMissing:
 		return true
 	case ReasonUpstreamFailed:
 		return true

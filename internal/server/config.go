@@ -38,6 +38,7 @@ type Config struct {
 	Locale        string // of the machines, such as en_US
 	Languages     string // that Chromium asks pages for, such as en-US,en
 	SessionTime   time.Duration
+	MaxSessions   int   // that one user may have under way
 	MachineMemory int64 // bytes
 	MachineCPUs   float64
 	// MinFreeMemory is what must be free on the host before a machine is
@@ -78,6 +79,7 @@ func Defaults() Config {
 		Locale:        "en_US",
 		Languages:     "en-US,en",
 		SessionTime:   30 * time.Minute,
+		MaxSessions:   16,
 		MachineMemory: 1536 << 20,
 		MachineCPUs:   2,
 		MinFreeMemory: 512 << 20,

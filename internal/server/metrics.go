@@ -76,6 +76,7 @@ var (
 	machinesDesc    = prometheus.NewDesc("anteroom_machines", "Machines by kind and state.", []string{"kind", "state"}, nil)
 	credentialsDesc = prometheus.NewDesc("anteroom_credentials", "Active credentials by provider.", []string{"provider"}, nil)
 	usersDesc       = prometheus.NewDesc("anteroom_users", "Users.", nil, nil)
+	portsDesc       = prometheus.NewDesc("anteroom_egress_ports", "Upstream ports of users' own, by state; none where all share one way out.", []string{"state"}, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -84,6 +85,7 @@ func (c *counts) Describe(out chan<- *prometheus.Desc) {
 	out <- machinesDesc
 	out <- credentialsDesc
 	out <- usersDesc
+	out <- portsDesc
 }
 
 // Collect implements prometheus.Collector.
@@ -108,4 +110,7 @@ func (c *counts) Collect(out chan<- prometheus.Metric) {
 		gauge(credentialsDesc, n, provider)
 	}
 	gauge(usersDesc, stats.Users)
+	for state, n := range stats.Ports {
+		gauge(portsDesc, n, string(state))
+	}
 }

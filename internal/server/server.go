@@ -305,7 +305,7 @@ func newService(ctx context.Context, cfg Config, p purpose, db *sqlite.DB, regis
 		// One server at a time holds the state directory, so every lease in it
 		// is this one's.
 		Owner:       "local",
-		SessionTime: cfg.SessionTime, StartsAtOnce: cfg.StartsAtOnce, Observe: observer,
+		SessionTime: cfg.SessionTime, MaxOpenSessions: cfg.MaxSessions, StartsAtOnce: cfg.StartsAtOnce, Observe: observer,
 	})
 	out.service = service
 	return service, out, func() {

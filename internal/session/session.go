@@ -197,6 +197,7 @@ const (
 	ReasonPortShut       Reason = "upstream_port_shut"
 	ReasonExitChanged    Reason = "exit_address_changed"
 	ReasonBlocked        Reason = "provider_blocked"
+	ReasonToolMissing    Reason = "tool_missing"
 	ReasonProviderGone   Reason = "provider_unknown"
 	ReasonInternal       Reason = "internal"
 )
@@ -219,6 +220,7 @@ var sentences = map[Reason]string{
 	ReasonPortShut:       "Your way out to the internet is out of use until whoever runs this server has looked at it.",
 	ReasonExitChanged:    "Your way out to the internet suddenly had another address, so it was shut. Nothing was stored; ask whoever runs this server to look at it.",
 	ReasonBlocked:        "Your way out to the internet refuses an address that this tool needs. Ask whoever runs this server for another one.",
+	ReasonToolMissing:    "This tool is not installed in this server's machines. Ask whoever runs the server for it.",
 	ReasonProviderGone:   "This server no longer knows the tool that the sign-in was for.",
 	ReasonInternal:       "Something went wrong on the server. Please try again; if it happens again, ask whoever runs this server to look at its log.",
 }

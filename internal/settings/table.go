@@ -37,6 +37,7 @@ func (s *Settings) entries() []*setting {
 		{flag: "locale", usage: "machines' `locale`, unless a person's browser says another", value: text(&c.Locale)},
 		{flag: "languages", usage: "`languages` in which Chromium asks for pages", value: text(&c.Languages)},
 		{flag: "session-time", usage: "`time` that a person has to sign in", value: duration(&c.SessionTime)},
+		{flag: "max-sessions", usage: "`number` of sessions that one user may have under way", value: integer(&c.MaxSessions)},
 		{flag: "machine-memory", usage: "memory limit of one machine, a `size`", value: size(&c.MachineMemory)},
 		{flag: "machine-cpus", usage: "CPU limit of one machine, a `number`", value: number(&c.MachineCPUs)},
 		{flag: "min-free-memory", usage: "`size` of the memory that must be free to start a machine", value: size(&c.MinFreeMemory)},

@@ -142,7 +142,8 @@ type Stats struct {
 	Sessions map[session.State]int64 // every state is present
 	VMs      []VMCount               // only what there is
 	Users    int64
-	Active   map[string]int64 // active credentials by provider
+	Active   map[string]int64    // active credentials by provider
+	Ports    map[PortState]int64 // upstream ports; every state is present if there is any
 }
 
 // VMCount is the number of machines of one kind in one state.

@@ -153,7 +153,7 @@ func TestDiskFull(t *testing.T) {
 	must(t, who.page.SignInAt(ctx, idp.Claude, who.email(), idp.DefaultPassword))
 	// What was begun is finished as far as it can be: it is stored, and the
 	// machine to deliver it to cannot be made.
-	ended(t, ctx, rig, who, session.ReasonDelivery)
+	ended(t, ctx, rig, who, session.ReasonDiskFull)
 	if c := active(t, ctx, who, idp.Claude); string(c.SessionID) != id || c.DeliveredTo != "" {
 		t.Errorf("the credential is %+v, want one of session %s that is not delivered", c, id)
 	}

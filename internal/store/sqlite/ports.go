@@ -120,6 +120,20 @@ func (db *DB) ClaimPort(ctx context.Context, userID, provider string, refusedSin
 	return port, claimed, nil
 }
 
+// countPorts counts upstream ports; one whose rest is over is free.
+func (db *DB) countPorts(ctx context.Context, q querier, out *store.Stats) error {
+	return each(ctx, q, func(s scanner) error {
+		if out.Ports == nil {
+			out.Ports = map[store.PortState]int64{store.PortFree: 0, store.PortAssigned: 0, store.PortResting: 0, store.PortQuarantined: 0}
+		}
+		var state store.PortState
+		var n int64
+		err := s.Scan(&state, &n)
+		out.Ports[state] = n
+		return err
+	}, "SELECT iif(state = 'resting' AND rest_until <= ?, 'free', state) AS now, count(*) FROM proxy_ports GROUP BY now", ms(db.now()))
+}
+
 // AssignPort moves a user to a port that nobody has, whether it rests or is in
 // quarantine. The one that they had rests for a while. store.ErrConflict if
 // somebody else has it, store.ErrNotFound if there is no such port or user.

@@ -215,6 +215,9 @@ func (db *DB) Stats(ctx context.Context) (store.Stats, error) {
 		if err != nil {
 			return err
 		}
+		if err := db.countPorts(ctx, tx, &out); err != nil {
+			return err
+		}
 		return tx.QueryRowContext(ctx, "SELECT count(*) FROM users").Scan(&out.Users)
 	})
 	if err != nil {

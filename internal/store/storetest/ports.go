@@ -100,7 +100,9 @@ func testPortRest(f *fixture) {
 	f.is(err, store.ErrNoPort)
 	p := must(f.Ports(f.ctx))(f)[0]
 	f.equal("resting", p, store.Port{PortKey: keys[0], State: store.PortResting, RestUntil: f.now().Add(time.Hour)})
+	f.equal("counted", must(f.Stats(f.ctx))(f).Ports, map[store.PortState]int64{store.PortFree: 0, store.PortAssigned: 1, store.PortResting: 1, store.PortQuarantined: 0})
 	f.clock.add(time.Hour)
+	f.equal("counted when its rest is over", must(f.Stats(f.ctx))(f).Ports[store.PortFree], int64(1))
 	f.equal("of c", f.claim(c).PortKey, keys[0])
 }
 

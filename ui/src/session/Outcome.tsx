@@ -42,7 +42,7 @@ export function Ended({ session, state, title, destroyed }: Props): JSX.Element 
   const { connect, busy, error } = useConnect();
   const [delivering, setDelivering] = useState(false);
   const [failed, setFailed] = useState("");
-  const stored = session.reason === "delivery_failed" ? session.credential_id : undefined;
+  const stored = session.credential_id;
   const deliver = async (id: string): Promise<void> => {
     setDelivering(true);
     setFailed("");
