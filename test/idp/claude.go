@@ -115,7 +115,7 @@ func (s *Server) claudeMessages(w http.ResponseWriter, r *http.Request, f *famil
 		"id": "msg_test", "type": "message", "role": "assistant", "model": q.Model,
 		"content": []any{text}, "stop_reason": "end_turn", "stop_sequence": nil, "usage": usage,
 	}
-	defer s.rec.emit(Event{Kind: PromptAnswered, Provider: Claude, Account: f.account})
+	defer s.rec.emit(Event{Kind: PromptAnswered, Provider: Claude, Account: f.account, From: hostOnly(r.RemoteAddr)})
 	if !q.Stream {
 		writeJSON(w, http.StatusOK, message)
 		return

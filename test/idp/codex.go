@@ -149,5 +149,5 @@ func (s *Server) codexResponses(w http.ResponseWriter, r *http.Request, f *famil
 		"output_tokens": 5, "output_tokens_details": map[string]int{"reasoning_tokens": 0}, "total_tokens": 15,
 	}
 	out.send("response.completed", map[string]any{"type": "response.completed", "response": response})
-	s.rec.emit(Event{Kind: PromptAnswered, Provider: Codex, Account: f.account})
+	s.rec.emit(Event{Kind: PromptAnswered, Provider: Codex, Account: f.account, From: hostOnly(r.RemoteAddr)})
 }

@@ -36,9 +36,9 @@ func (s *Server) deviceRoutes() {
 	s.mux.HandleFunc("POST auth.openai.com/api/accounts/deviceauth/token", func(w http.ResponseWriter, r *http.Request) {
 		s.devicePoll(w, r, flow)
 	})
-	s.mux.HandleFunc("GET auth.openai.com/codex/device", func(w http.ResponseWriter, _ *http.Request) {
+	s.mux.HandleFunc("GET auth.openai.com/codex/device", func(w http.ResponseWriter, r *http.Request) {
 		s.showDevice(w, http.StatusOK, "")
-		s.rec.emit(Event{Kind: PageServed, Provider: Codex})
+		s.rec.emit(Event{Kind: PageServed, Provider: Codex, From: hostOnly(r.RemoteAddr)})
 	})
 	s.mux.HandleFunc("POST auth.openai.com/codex/device", func(w http.ResponseWriter, r *http.Request) {
 		s.deviceSignIn(w, r, flow)
@@ -119,10 +119,10 @@ func (s *Server) deviceSignIn(w http.ResponseWriter, r *http.Request, flow *devi
 		flow.mu.Unlock()
 	}
 	if err != nil {
-		s.rec.emit(Event{Kind: SignInRefused, Provider: Codex, Detail: err.Error()})
+		s.rec.emit(Event{Kind: SignInRefused, Provider: Codex, Detail: err.Error(), From: hostOnly(r.RemoteAddr)})
 		s.showDevice(w, http.StatusUnauthorized, "the code, the email address or the password is wrong")
 		return
 	}
-	s.rec.emit(Event{Kind: SignedIn, Provider: Codex, Account: account})
+	s.rec.emit(Event{Kind: SignedIn, Provider: Codex, Account: account, From: hostOnly(r.RemoteAddr)})
 	s.render(w, Codex, http.StatusOK, pageData{Heading: "You are signed in. You can close this page."})
 }

@@ -24,7 +24,7 @@ const (
 )
 
 // Fault is what goes wrong. Delay comes first, then at most one of the others
-// (the first that is set, in this order: Drop, Garbage, Refuse).
+// (the first that is set, in this order: Drop, Garbage, Refuse, Instead).
 type Fault struct {
 	// Delay is how long the answer waits; it ends early with the connection.
 	Delay time.Duration
@@ -34,6 +34,8 @@ type Fault struct {
 	Garbage bool
 	// Refuse answers as the provider does when it says no.
 	Refuse bool
+	// Instead answers in the place of the endpoint; not AtConnect.
+	Instead http.HandlerFunc
 	// Times is how often the fault strikes before it is gone; 0: until it is
 	// cleared.
 	Times int
@@ -111,6 +113,9 @@ func (s *Server) strike(w http.ResponseWriter, r *http.Request, p Provider, at S
 		return true
 	case f.Refuse:
 		refused(w, r)
+		return true
+	case f.Instead != nil:
+		f.Instead(w, r)
 		return true
 	}
 	return false

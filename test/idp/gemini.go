@@ -94,7 +94,7 @@ func (s *Server) geminiTokenInfo(w http.ResponseWriter, r *http.Request) {
 	}
 	f, err := s.ledger.check(Gemini, tok)
 	if err != nil {
-		s.rec.emit(Event{Kind: APIRefused, Provider: Gemini, Detail: r.URL.Path})
+		s.rec.emit(Event{Kind: APIRefused, Provider: Gemini, Detail: r.URL.Path, From: hostOnly(r.RemoteAddr)})
 		oauthError(w, http.StatusBadRequest, "invalid_token", "Invalid Value")
 		return
 	}
@@ -132,7 +132,7 @@ func (s *Server) geminiCall(w http.ResponseWriter, r *http.Request, f *family) {
 		s.geminiGenerate(w, r, f)
 	case "streamGenerateContent":
 		newSSE(w).send("", geminiAnswer(Gemini.Answer()))
-		s.rec.emit(Event{Kind: PromptAnswered, Provider: Gemini, Account: f.account})
+		s.rec.emit(Event{Kind: PromptAnswered, Provider: Gemini, Account: f.account, From: hostOnly(r.RemoteAddr)})
 	default:
 		writeJSON(w, http.StatusNotFound, map[string]any{
 			"error": map[string]any{"code": 404, "message": "Method not found.", "status": "NOT_FOUND"},
@@ -163,7 +163,7 @@ func (s *Server) geminiGenerate(w http.ResponseWriter, r *http.Request, f *famil
 		return
 	}
 	writeJSON(w, http.StatusOK, geminiAnswer(Gemini.Answer()))
-	s.rec.emit(Event{Kind: PromptAnswered, Provider: Gemini, Account: f.account})
+	s.rec.emit(Event{Kind: PromptAnswered, Provider: Gemini, Account: f.account, From: hostOnly(r.RemoteAddr)})
 }
 
 func geminiAnswer(text string) map[string]any {

@@ -103,7 +103,7 @@ func (s *Server) token(d dialect) http.HandlerFunc {
 
 func (s *Server) redeem(w http.ResponseWriter, r *http.Request, d dialect, p map[string]string) {
 	no := func(err error) {
-		s.rec.emit(Event{Kind: TokensRefused, Provider: d.provider, Detail: err.Error()})
+		s.rec.emit(Event{Kind: TokensRefused, Provider: d.provider, Detail: err.Error(), From: hostOnly(r.RemoteAddr)})
 		d.refuse(w, err, false)
 	}
 	if s.strike(w, r, d.provider, AtToken, func(http.ResponseWriter, *http.Request) { no(errUnknown) }) {
@@ -122,7 +122,7 @@ func (s *Server) redeem(w http.ResponseWriter, r *http.Request, d dialect, p map
 		return
 	}
 	s.answer(w, d, f, true)
-	s.rec.emit(Event{Kind: TokensIssued, Provider: d.provider, Account: f.account})
+	s.rec.emit(Event{Kind: TokensIssued, Provider: d.provider, Account: f.account, From: hostOnly(r.RemoteAddr)})
 }
 
 func (s *Server) refresh(w http.ResponseWriter, r *http.Request, d dialect, p map[string]string) {
@@ -131,7 +131,7 @@ func (s *Server) refresh(w http.ResponseWriter, r *http.Request, d dialect, p ma
 		if errors.Is(err, errReused) {
 			kind = RefreshReused
 		}
-		s.rec.emit(Event{Kind: kind, Provider: d.provider, Detail: err.Error()})
+		s.rec.emit(Event{Kind: kind, Provider: d.provider, Detail: err.Error(), From: hostOnly(r.RemoteAddr)})
 		d.refuse(w, err, true)
 	}
 	if s.strike(w, r, d.provider, AtRefresh, func(http.ResponseWriter, *http.Request) { no(errUnknown) }) {
@@ -147,7 +147,7 @@ func (s *Server) refresh(w http.ResponseWriter, r *http.Request, d dialect, p ma
 		return
 	}
 	s.answer(w, d, f, false)
-	s.rec.emit(Event{Kind: Refreshed, Provider: d.provider, Account: f.account})
+	s.rec.emit(Event{Kind: Refreshed, Provider: d.provider, Account: f.account, From: hostOnly(r.RemoteAddr)})
 }
 
 func (s *Server) answer(w http.ResponseWriter, d dialect, f *family, first bool) {
@@ -173,7 +173,7 @@ func (s *Server) revoke(provider Provider) http.HandlerFunc {
 			tok = p["token"]
 		}
 		if account, ok := s.ledger.revoke(provider, tok); ok {
-			s.rec.emit(Event{Kind: Revoked, Provider: provider, Account: account})
+			s.rec.emit(Event{Kind: Revoked, Provider: provider, Account: account, From: hostOnly(r.RemoteAddr)})
 		}
 		writeJSON(w, http.StatusOK, struct{}{})
 	}
@@ -184,7 +184,7 @@ func (s *Server) revoke(provider Provider) http.HandlerFunc {
 func (s *Server) api(p Provider, refuse http.HandlerFunc, h func(http.ResponseWriter, *http.Request, *family)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		no := func(w http.ResponseWriter, r *http.Request) {
-			s.rec.emit(Event{Kind: APIRefused, Provider: p, Detail: r.URL.Path})
+			s.rec.emit(Event{Kind: APIRefused, Provider: p, Detail: r.URL.Path, From: hostOnly(r.RemoteAddr)})
 			refuse(w, r)
 		}
 		if s.strike(w, r, p, AtAPI, no) {

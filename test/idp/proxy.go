@@ -27,7 +27,7 @@ func (t *tunnel) Read(p []byte) (int, error) { return t.r.Read(p) }
 // requests for plain http.
 func (s *Server) proxy(w http.ResponseWriter, r *http.Request) {
 	user, ok := s.proxyUser(r)
-	rec := Request{Method: r.Method, Host: hostOnly(r.Host), ProxyUser: user}
+	rec := Request{Method: r.Method, Host: hostOnly(r.Host), ProxyUser: user, From: hostOnly(r.RemoteAddr)}
 	if r.Method != http.MethodConnect {
 		rec.Path = r.URL.Path
 	}
@@ -35,7 +35,7 @@ func (s *Server) proxy(w http.ResponseWriter, r *http.Request) {
 	refuse := func(status int, text string) {
 		rec.Status, rec.Refused = status, true
 		s.rec.request(rec)
-		s.rec.emit(Event{Kind: HostRefused, Provider: rec.Provider, Host: rec.Host})
+		s.rec.emit(Event{Kind: HostRefused, Provider: rec.Provider, Host: rec.Host, From: rec.From})
 		http.Error(w, text, status)
 	}
 	switch {
@@ -54,8 +54,9 @@ func (s *Server) proxy(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) connect(w http.ResponseWriter, r *http.Request, rec Request, refuse func(int, string)) {
-	if _, port, err := net.SplitHostPort(r.Host); err != nil || port != "443" {
-		refuse(http.StatusForbidden, "CONNECT is for port 443")
+	_, port, err := net.SplitHostPort(r.Host)
+	if err != nil || port != "443" && port != "80" {
+		refuse(http.StatusForbidden, "CONNECT is for ports 80 and 443")
 		return
 	}
 	f, ok := s.faults.wait(r.Context(), rec.Provider, AtConnect)
@@ -85,6 +86,10 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, rec Request, re
 	if n := buf.Reader.Buffered(); n > 0 {
 		t.r = io.MultiReader(io.LimitReader(bufio.NewReader(buf.Reader), int64(n)), conn)
 	}
+	if port == "80" {
+		s.tunnels.put(t)
+		return
+	}
 	s.tunnels.put(tls.Server(t, &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"http/1.1"},
@@ -105,12 +110,17 @@ func (s *Server) plain(w http.ResponseWriter, r *http.Request, rec Request) {
 		r.Body = http.MaxBytesReader(sw, r.Body, maxBodyBytes)
 		site.ServeHTTP(sw, r)
 	} else {
-		u := *r.URL
-		u.Scheme = "https"
-		http.Redirect(sw, r, u.String(), http.StatusPermanentRedirect)
+		toHTTPS(sw, r, rec.Host)
 	}
 	rec.Status = sw.status
 	s.rec.request(rec)
+}
+
+// toHTTPS sends a client to the same page by https.
+func toHTTPS(w http.ResponseWriter, r *http.Request, host string) {
+	u := *r.URL
+	u.Scheme, u.Host = "https", host
+	http.Redirect(w, r, u.String(), http.StatusPermanentRedirect)
 }
 
 // inside answers what a client asks for inside its tunnel.
@@ -121,8 +131,8 @@ func (s *Server) inside(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rec := Request{
-		Method: r.Method, Host: t.host, Path: r.URL.Path, ProxyUser: t.user,
-		Provider: s.hosts[t.host], UserAgent: r.UserAgent(), TLS: true,
+		Method: r.Method, Host: t.host, Path: r.URL.Path, ProxyUser: t.user, From: hostOnly(r.RemoteAddr),
+		Provider: s.hosts[t.host], UserAgent: r.UserAgent(), TLS: r.TLS != nil,
 		ForwardedProxyHeader: r.Header.Get("Proxy-Authorization") != "",
 	}
 	sw := &statusWriter{ResponseWriter: w, status: http.StatusOK}
@@ -136,6 +146,8 @@ func (s *Server) inside(w http.ResponseWriter, r *http.Request) {
 		http.Error(sw, "this tunnel is for another host", http.StatusMisdirectedRequest)
 	case isSite:
 		site.ServeHTTP(sw, r)
+	case !rec.TLS:
+		toHTTPS(sw, r, t.host)
 	default:
 		r.Host = t.host
 		s.mux.ServeHTTP(sw, r)

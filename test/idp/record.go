@@ -18,6 +18,7 @@ type Request struct {
 	Path      string   // empty for CONNECT
 	Provider  Provider // empty for hosts that belong to none
 	ProxyUser string   // who the upstream credentials belong to
+	From      string   // the address that it came from
 	UserAgent string
 	Status    int
 	TLS       bool // inside a tunnel
@@ -54,6 +55,7 @@ type Event struct {
 	Provider Provider
 	Account  string // the email address, where there is one
 	Host     string // with HostRefused
+	From     string // the address that it came from, where a request led to it
 	Detail   string // why something was refused; no secret
 }
 

@@ -34,6 +34,8 @@ const DefaultPassword = "open-sesame"
 type Config struct {
 	// Listen is the proxy's address; default "127.0.0.1:0".
 	Listen string
+	// Listener, if not nil, is served in place of Listen.
+	Listener net.Listener
 	// StateDir keeps the test CA between runs; empty: a new CA, in memory.
 	StateDir string
 	// ProxyUsers maps user names to passwords. If it is not empty, every
@@ -104,9 +106,11 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", cfg.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("idp: listen: %w", err)
+	l := cfg.Listener
+	if l == nil {
+		if l, err = net.Listen("tcp", cfg.Listen); err != nil {
+			return nil, fmt.Errorf("idp: listen: %w", err)
+		}
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, ca: ca, signer: signer,
@@ -138,9 +142,10 @@ func (s *Server) serve(ctx context.Context, l net.Listener) {
 		BaseContext: func(net.Listener) context.Context { return base },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			if tc, ok := c.(*tls.Conn); ok {
-				if t, ok := tc.NetConn().(*tunnel); ok {
-					return context.WithValue(ctx, tunnelKey{}, t)
-				}
+				c = tc.NetConn()
+			}
+			if t, ok := c.(*tunnel); ok {
+				return context.WithValue(ctx, tunnelKey{}, t)
 			}
 			return ctx
 		},

@@ -1,11 +1,13 @@
 package idp_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -268,4 +270,45 @@ func FuzzSignInParameters(f *testing.F) {
 			t.Fatalf("%q: %s", query, resp.Status)
 		}
 	})
+}
+
+// TestPlainTunnel checks what a client gets in a tunnel to port 80.
+func TestPlainTunnel(t *testing.T) {
+	site := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "site %s from %s, TLS %v", r.URL.Path, r.RemoteAddr, r.TLS != nil)
+	})
+	s, _ := start(t, idp.Config{Sites: map[string]http.Handler{"site.example.com": site}})
+	ask := func(host string) (*http.Response, string, string) {
+		t.Helper()
+		conn, err := net.Dial("tcp", s.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "CONNECT %[1]s:80 HTTP/1.1\r\nHost: %[1]s:80\r\n\r\nGET /a HTTP/1.1\r\nHost: %[1]s\r\nConnection: close\r\n\r\n", host)
+		br := bufio.NewReader(conn)
+		if resp, err := http.ReadResponse(br, &http.Request{Method: "CONNECT"}); err != nil || resp.StatusCode != 200 {
+			t.Fatalf("%v %v", resp, err)
+		}
+		resp, err := http.ReadResponse(br, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp, string(body), conn.LocalAddr().String()
+	}
+	if _, body, from := ask("site.example.com"); body != "site /a from "+from+", TLS false" {
+		t.Errorf("the site says %q", body)
+	}
+	if resp, _, _ := ask("claude.com"); resp.Header.Get("Location") != "https://claude.com/a" {
+		t.Errorf("a provider's host sends to %q", resp.Header.Get("Location"))
+	}
+	last := s.Requests()[len(s.Requests())-1]
+	if last.TLS || last.From != "127.0.0.1" {
+		t.Errorf("recorded is %+v", last)
+	}
 }

@@ -134,7 +134,7 @@ func (s *Server) page(f signIn) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		g, err := f.request(r.URL.Query())
 		if err != nil {
-			s.rec.emit(Event{Kind: PageInvalid, Provider: f.provider, Detail: err.Error()})
+			s.rec.emit(Event{Kind: PageInvalid, Provider: f.provider, Detail: err.Error(), From: hostOnly(r.RemoteAddr)})
 			http.Error(w, "This sign-in request is not valid: "+err.Error()+".", http.StatusBadRequest)
 			return
 		}
@@ -143,25 +143,25 @@ func (s *Server) page(f signIn) http.HandlerFunc {
 				return
 			}
 			s.show(w, f.provider, http.StatusOK, "")
-			s.rec.emit(Event{Kind: PageServed, Provider: f.provider})
+			s.rec.emit(Event{Kind: PageServed, Provider: f.provider, From: hostOnly(r.RemoteAddr)})
 			return
 		}
 		denied := func(w http.ResponseWriter, r *http.Request) {
-			s.rec.emit(Event{Kind: SignInRefused, Provider: f.provider, Detail: "told to refuse"})
+			s.rec.emit(Event{Kind: SignInRefused, Provider: f.provider, Detail: "told to refuse", From: hostOnly(r.RemoteAddr)})
 			redirect(w, r, g.redirect, url.Values{"error": {"access_denied"}, "error_description": {"The sign-in was denied."}, "state": {g.state}})
 		}
 		if s.strike(w, r, f.provider, AtSignIn, denied) {
 			return
 		}
 		if g.account, err = s.credentials(r); err != nil {
-			s.rec.emit(Event{Kind: SignInRefused, Provider: f.provider, Detail: err.Error()})
+			s.rec.emit(Event{Kind: SignInRefused, Provider: f.provider, Detail: err.Error(), From: hostOnly(r.RemoteAddr)})
 			s.show(w, f.provider, http.StatusUnauthorized, err.Error())
 			return
 		}
 		code := s.ledger.newCode(g)
 		s.log.Info("signed in", "provider", f.provider)
 		redirect(w, r, g.redirect, url.Values{"code": {code}, "state": {g.state}})
-		s.rec.emit(Event{Kind: SignedIn, Provider: f.provider, Account: g.account})
+		s.rec.emit(Event{Kind: SignedIn, Provider: f.provider, Account: g.account, From: hostOnly(r.RemoteAddr)})
 	}
 }
 

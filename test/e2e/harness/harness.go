@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -53,6 +54,16 @@ type Config struct {
 	StateBytes int64
 	// Sites are further hosts that the machines reach; see idp.Config.
 	Sites map[string]http.Handler
+
+	// Address is where the server is reached; default a free port of loopback.
+	Address string
+	// Start starts the server's program; default its Start.
+	Start func(*exec.Cmd) error
+	// Listener is the identity provider's, which then wants no credentials, and
+	// Upstreams are what the server leaves through, each user through one of
+	// them. Default: all through the identity provider, at a free port.
+	Listener  net.Listener
+	Upstreams []string
 }
 
 // Rig is a running Anteroom with its identity provider. Users may be made
@@ -143,12 +154,19 @@ func Root() (string, error) {
 
 func (r *Rig) start(ctx context.Context) error {
 	var err error
-	r.IDP, err = idp.Start(ctx, idp.Config{ProxyUsers: map[string]string{proxyUser: proxyPassword}, Sites: r.cfg.Sites})
-	if err != nil {
+	provider := idp.Config{Sites: r.cfg.Sites, Listener: r.cfg.Listener}
+	if r.cfg.Listener == nil {
+		provider.ProxyUsers = map[string]string{proxyUser: proxyPassword}
+	}
+	if r.IDP, err = idp.Start(ctx, provider); err != nil {
 		return err
 	}
+	upstreams := r.cfg.Upstreams
+	if len(upstreams) == 0 {
+		upstreams = []string{r.IDP.ProxyURL(proxyUser)}
+	}
 	for path, content := range map[string]string{
-		r.upstreamFile(): r.IDP.ProxyURL(proxyUser) + "\n",
+		r.upstreamFile(): strings.Join(upstreams, "\n") + "\n",
 		r.caFile():       string(r.IDP.CAPEM()),
 	} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -160,8 +178,10 @@ func (r *Rig) start(ctx context.Context) error {
 			return err
 		}
 	}
-	if r.address, err = freeAddress(); err != nil {
-		return err
+	if r.address = r.cfg.Address; r.address == "" {
+		if r.address, err = freeAddress(); err != nil {
+			return err
+		}
 	}
 	if r.log, err = os.OpenFile(r.LogFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
 		return fmt.Errorf("harness: %w", err)

@@ -33,10 +33,13 @@ type process struct {
 // running.
 func (r *Rig) Restart(ctx context.Context, flags ...string) error {
 	args := append([]string{
-		"serve", "--listen", r.address, "--state", r.StateDir(), "--upstreams-file", r.upstreamFile(), "--shared-upstream", "--ca-files", r.caFile(),
+		"serve", "--listen", r.address, "--state", r.StateDir(), "--upstreams-file", r.upstreamFile(), "--ca-files", r.caFile(),
 		"--image-dir", r.cfg.ImageDir, "--guest", filepath.Join(r.cfg.Bin, "anteroom-guest"), "--runsc", filepath.Join(r.cfg.Bin, "runsc"),
 		"--user", "", "--log-level", "debug",
 	}, slices.Concat(r.cfg.Flags, flags)...)
+	if len(r.cfg.Upstreams) == 0 {
+		args = append(args, "--shared-upstream")
+	}
 	cmd := exec.Command(filepath.Join(r.cfg.Bin, "anteroom"), args...)
 	cmd.Env = cleanEnv()
 	cmd.Stderr = r.log
@@ -47,7 +50,11 @@ func (r *Rig) Restart(ctx context.Context, flags ...string) error {
 	if err != nil {
 		return fmt.Errorf("harness: %w", err)
 	}
-	if err := cmd.Start(); err != nil {
+	start := r.cfg.Start
+	if start == nil {
+		start = (*exec.Cmd).Start
+	}
+	if err := start(cmd); err != nil {
 		return fmt.Errorf("harness: start the server: %w", err)
 	}
 	p := &process{cmd: cmd, ended: make(chan struct{})}

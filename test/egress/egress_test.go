@@ -1,0 +1,354 @@
+// Package egress tests that every user leaves from their own address and nothing
+// leaves any other way: the real server, in a network namespace of its own in
+// which every packet is captured, with real machines, tools and browsers. Its
+// upstreams, each with an address of its own, and the sites behind them are
+// played.
+package egress
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/anteroom/anteroom/internal/session"
+	"github.com/anteroom/anteroom/internal/store"
+	"github.com/anteroom/anteroom/test/e2e/harness"
+	"github.com/anteroom/anteroom/test/idp"
+	"github.com/anteroom/anteroom/test/network"
+	"github.com/anteroom/anteroom/test/person"
+	"github.com/anteroom/anteroom/test/upstream"
+)
+
+const (
+	// exitSite answers as ip.decodo.com does.
+	exitSite = "exit.example.com"
+	// reportSite takes what a page in a machine has found out.
+	reportSite = "report.example.com"
+
+	proxyPort = "10001"
+)
+
+// schemes are the kinds of the upstreams, in order.
+var schemes = []string{"http", "http", "socks5", "http", "http"}
+
+// rig is the server in its world.
+type rig struct {
+	*harness.Rig
+	world   *network.World
+	door    *network.Door
+	ups     []*upstream.Server
+	browser *person.Browser
+	probe   string // the program that is brought into machines
+	reports chan string
+	people  atomic.Int64
+}
+
+// shared is what all tests use, one after the other. Each has users of its own,
+// who are gone with their machines when it ends.
+var shared *rig
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) (code int) {
+	r := &rig{reports: make(chan string, 1)}
+	shared = r
+	defer func() {
+		if err := r.close(); err != nil {
+			fmt.Fprintln(os.Stderr, "egress:", err)
+			code = 1
+		}
+	}()
+	if err := r.start(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "egress:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+func (r *rig) start(ctx context.Context) (err error) {
+	if r.world, err = network.NewWorld(); err != nil {
+		return err
+	}
+	if r.door, err = r.world.Server.Door(); err != nil {
+		return err
+	}
+	sites, err := r.world.Sites.Listen(sitesAddress())
+	if err != nil {
+		return err
+	}
+	var urls []string
+	for n, scheme := range schemes {
+		up, err := r.startUpstream(n, scheme)
+		if err != nil {
+			return err
+		}
+		r.ups = append(r.ups, up)
+		urls = append(urls, up.URL())
+	}
+	if r.browser, err = person.Open(ctx, person.Config{}); err != nil {
+		return err
+	}
+	if r.probe, err = buildProbe(); err != nil {
+		return err
+	}
+	r.Rig, err = harness.Start(ctx, harness.Config{
+		Address: r.door.Address(), Listener: sites, Upstreams: urls,
+		Start: func(cmd *exec.Cmd) error { return r.world.Server.Do(cmd.Start) },
+		Flags: []string{
+			"--exit-check", "https://" + exitSite + "/json", "--exit-pointer", "/proxy/ip", "--exit-every", "1s",
+			"--metrics-public",
+		},
+		Sites: map[string]http.Handler{exitSite: http.HandlerFunc(tellExit), reportSite: http.HandlerFunc(r.takeReport)},
+	})
+	return err
+}
+
+func sitesAddress() string { return netip.AddrPortFrom(network.SitesAddr, 3128).String() }
+
+func (r *rig) startUpstream(n int, scheme string) (*upstream.Server, error) {
+	return upstream.Start(upstream.Config{
+		Scheme: scheme, Address: net.JoinHostPort(network.ProxyAddr(n).String(), proxyPort), Listen: r.world.Proxies.Listen,
+		User: fmt.Sprintf("customer-%d", n), Password: fmt.Sprintf("p@ss:w/rd?%d%%", n),
+		Exit: network.ExitAddr(n),
+		Dial: func(ctx context.Context, exit netip.Addr) (net.Conn, error) {
+			return r.world.Proxies.Dial(ctx, net.TCPAddrFromAddrPort(netip.AddrPortFrom(exit, 0)), sitesAddress())
+		},
+	})
+}
+
+// buildProbe makes the program that runs on any Linux.
+func buildProbe() (string, error) {
+	dir, err := os.MkdirTemp("", "anteroom-probe-")
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(dir, "probe")
+	cmd := exec.Command("go", "build", "-o", file, "./probe")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", errors.Join(fmt.Errorf("build the probe: %w: %s", err, out), os.RemoveAll(dir))
+	}
+	return file, nil
+}
+
+// close ends all that start has started, in reverse.
+func (r *rig) close() error {
+	var err error
+	if r.Rig != nil {
+		err = r.Close()
+	}
+	if r.probe != "" {
+		err = errors.Join(err, os.RemoveAll(filepath.Dir(r.probe)))
+	}
+	if r.browser != nil {
+		err = errors.Join(err, r.browser.Close())
+	}
+	for _, up := range r.ups {
+		err = errors.Join(err, up.Close())
+	}
+	if r.door != nil {
+		err = errors.Join(err, r.door.Close())
+	}
+	if r.world != nil {
+		err = errors.Join(err, r.world.Close())
+	}
+	return err
+}
+
+// tellExit tells who asks where they come from, and which of their headers say
+// something of it too.
+func tellExit(w http.ResponseWriter, r *http.Request) {
+	host, _, _ := net.SplitHostPort(r.RemoteAddr)
+	w.Header().Set("Access-Control-Allow-Origin", "*")
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(map[string]any{
+		"proxy":   map[string]string{"ip": host},
+		"headers": map[string]string{"Proxy-Authorization": r.Header.Get("Proxy-Authorization")},
+	})
+}
+
+func (r *rig) takeReport(w http.ResponseWriter, req *http.Request) {
+	w.Header().Set("Access-Control-Allow-Origin", "*")
+	body, err := io.ReadAll(io.LimitReader(req.Body, 1<<20))
+	if err != nil || req.Method != http.MethodPost {
+		return
+	}
+	select {
+	case r.reports <- string(body):
+	default:
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// limit is the time that one test's waits may take together.
+func limit(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// someone is a user with the page open.
+type someone struct {
+	*harness.User
+	id   string
+	page *person.Page
+}
+
+func (s someone) email() string { return s.Name + "@example.com" }
+
+// newPerson makes a user who has signed in to the page. They and their machines
+// are gone when the test has ended.
+func newPerson(t *testing.T, ctx context.Context, name string) someone {
+	t.Helper()
+	s := someone{}
+	var err error
+	s.User, err = shared.User(ctx, fmt.Sprintf("%s-%d", name, shared.people.Add(1)))
+	must(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		if err := s.Retire(ctx); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("the server's log ends with:\n%s", shared.LogTail(40))
+		}
+	})
+	users, err := shared.DB().Users(ctx)
+	must(t, err)
+	for _, u := range users {
+		if u.Name == s.Name {
+			s.id = u.ID
+		}
+	}
+	link, err := s.Link(ctx)
+	must(t, err)
+	s.page, err = shared.browser.SignIn(ctx, link)
+	must(t, err)
+	t.Cleanup(func() {
+		if t.Failed() {
+			screenshot(t, s.page)
+		}
+		if err := s.page.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func screenshot(t *testing.T, page *person.Page) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	file := filepath.Join(os.TempDir(), "anteroom-"+strings.ReplaceAll(t.Name(), "/", "-")+".png")
+	if err := page.Screenshot(ctx, file); err != nil {
+		t.Log(err)
+		return
+	}
+	t.Logf("what the person saw: %s", file)
+}
+
+// begin has the person begin to sign in, until the sign-in page shows.
+func (s someone) begin(t *testing.T, ctx context.Context, provider idp.Provider) (id string) {
+	t.Helper()
+	must(t, s.page.Home(ctx))
+	id, err := s.page.Connect(ctx, string(provider))
+	must(t, err)
+	must(t, s.page.WaitSignInPage(ctx, provider))
+	return id
+}
+
+// finish has the person sign in at the page that shows.
+func (s someone) finish(t *testing.T, ctx context.Context, provider idp.Provider) {
+	t.Helper()
+	must(t, s.page.SignInAt(ctx, provider, s.email(), idp.DefaultPassword))
+	_, err := s.page.WaitState(ctx, session.Completed)
+	must(t, err)
+	must(t, s.page.WaitDestroyed(ctx))
+}
+
+func (s someone) signIn(t *testing.T, ctx context.Context, provider idp.Provider) (id string) {
+	t.Helper()
+	id = s.begin(t, ctx, provider)
+	s.finish(t, ctx, provider)
+	return id
+}
+
+// port is the upstream port that the user has, and its number among ours.
+func (s someone) port(t *testing.T, ctx context.Context) (store.Port, int) {
+	t.Helper()
+	p, err := shared.DB().PortOf(ctx, s.id)
+	must(t, err)
+	for n := range shared.ups {
+		if p.Host == network.ProxyAddr(n).String() {
+			return p, n
+		}
+	}
+	t.Fatalf("%s has %s, which is none of ours", s.Name, p.PortKey)
+	return p, 0
+}
+
+// shell runs a command on the person's CLI machine and wants it to succeed.
+func (s someone) shell(t *testing.T, ctx context.Context, command string) string {
+	t.Helper()
+	out, code, err := s.Shell(ctx, command)
+	if err == nil && code != 0 {
+		err = errors.New("it failed")
+	}
+	if err != nil {
+		t.Fatalf("%s: exit code %d: %v\n%s", command, code, err, out)
+	}
+	return out
+}
+
+// capture captures all that is sent where the server runs. Expected are what
+// comes through the door, and the given upstreams' connections.
+func capture(t *testing.T, ups ...*upstream.Server) *network.Capture {
+	t.Helper()
+	c, err := shared.world.Server.Capture(func(p network.Packet) bool {
+		for _, up := range ups {
+			if p.Between(network.ServerAddr, up.Address()) {
+				return true
+			}
+		}
+		return shared.door.Expects(p)
+	})
+	must(t, err)
+	t.Cleanup(func() { must(t, c.Close()) })
+	return c
+}
+
+// clean wants nothing to have been captured but what is expected, and that not
+// to be nothing.
+func clean(t *testing.T, ctx context.Context, c *network.Capture) {
+	t.Helper()
+	strange, expected, err := c.Strange(ctx)
+	must(t, err)
+	t.Logf("%d packets went where they should", expected)
+	if expected == 0 {
+		t.Error("the capture has seen nothing at all")
+	}
+	for _, p := range strange {
+		t.Errorf("leaked: %s", p)
+	}
+}
