@@ -42,7 +42,7 @@ fuzz: ## fuzz every fuzz target for a few seconds (FUZZ_SECONDS in all)
 	@scripts/fuzz.sh
 
 bench: ## measure, and write BENCH.md
-	@scripts/setup.sh test
+	@scripts/setup.sh bench
 	@scripts/build.sh page program runsc
 	@scripts/image.sh
 	@. scripts/lib.sh; . scripts/env.sh; get_go; exec go run ./test/bench $(ARGS)

@@ -2,7 +2,7 @@
 # Installs the Debian packages that are missing, Go and Node where the machine's
 # own are too old. Does nothing, and does not ask apt, where nothing is missing.
 #
-#   setup.sh run|test
+#   setup.sh run|test|bench
 . "$(dirname "$0")/lib.sh"
 . scripts/env.sh
 
@@ -16,7 +16,7 @@ missing() {
     installed[${package%%:*}]=1
   done < <(dpkg-query -W -f '${Package}:${db:Status-Status}\n' 2>/dev/null | grep ':installed$')
   while read -r set package program; do
-    [[ $set == run || ($set == test && $for_what == test) ]] || continue
+    [[ $set == run || ($set == test && $for_what != run) || $set == "$for_what" ]] || continue
     [[ -n ${installed[$package]:-} ]] && continue
     [[ -n $program ]] && command -v "$program" >/dev/null && continue
     printf '%s\n' "$package"

@@ -12,7 +12,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-const copyBuffer = 32 << 10
+// A direction that carries little holds a small buffer while it waits, since a
+// browser has many tunnels that are silent; a read that fills it is followed by
+// large ones, until one is small again.
+const (
+	smallBuffer = 4 << 10
+	largeBuffer = 64 << 10
+)
 
 // onEnd calls f in its own goroutine when ctx ends. stop cancels that, or waits
 // until f has returned if it was called.
@@ -129,16 +135,18 @@ func (a *allowance) used() bool { return a.bytes.Load() < 0 }
 
 // pump copies until the end of src, which is no error.
 func (p *Proxy) pump(dst io.Writer, src io.Reader, n *int64, total prometheus.Counter, dog *watchdog, left *allowance) error {
-	buf := p.buffers.Get().(*[]byte) //nolint:errcheck // the pool holds nothing else
-	defer p.buffers.Put(buf)
+	b := buffer{pool: &p.buffers}
+	defer b.release()
 	for {
-		got, err := src.Read(*buf)
+		buf := b.next()
+		got, err := src.Read(buf)
+		b.filled(got)
 		if got > 0 {
 			dog.touch()
 			if err := left.take(got); err != nil {
 				return err
 			}
-			if _, err := dst.Write((*buf)[:got]); err != nil {
+			if _, err := dst.Write(buf[:got]); err != nil {
 				return err
 			}
 			dog.touch()
@@ -151,5 +159,39 @@ func (p *Proxy) pump(dst io.Writer, src io.Reader, n *int64, total prometheus.Co
 		if err != nil {
 			return err
 		}
+	}
+}
+
+// buffer is what one direction reads into: small while little comes, large
+// while much does.
+type buffer struct {
+	pool  *sync.Pool // of *[]byte, largeBuffer long
+	small []byte
+	large *[]byte // from the pool, or nil
+	much  bool
+}
+
+// next returns what to read into; it is good until the next call.
+func (b *buffer) next() []byte {
+	if b.much {
+		if b.large == nil {
+			b.large = b.pool.Get().(*[]byte) //nolint:errcheck // the pool holds nothing else
+		}
+		return *b.large
+	}
+	b.release()
+	if b.small == nil {
+		b.small = make([]byte, smallBuffer)
+	}
+	return b.small
+}
+
+// filled takes how much came.
+func (b *buffer) filled(n int) { b.much = n >= smallBuffer }
+
+func (b *buffer) release() {
+	if b.large != nil {
+		b.pool.Put(b.large)
+		b.large = nil
 	}
 }

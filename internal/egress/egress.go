@@ -9,7 +9,7 @@
 // is no other way: nothing falls back to a direct connection.
 //
 // A guest is hostile. It can hold MaxConns connections, each with one bounded
-// header and one copy buffer per direction, and nothing that it sends ends up
+// header or one copy buffer per direction, and nothing that it sends ends up
 // in a log but a checked host name and port.
 package egress
 
@@ -104,7 +104,7 @@ type Proxy struct {
 	log     *slog.Logger
 	net     network
 	metrics *metrics
-	buffers sync.Pool // of *[]byte, copyBuffer long
+	buffers sync.Pool // of *[]byte, largeBuffer long
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
@@ -164,7 +164,7 @@ func newProxy(cfg Config, n network) (*Proxy, error) {
 		cfg: cfg, log: cfg.Logger, net: n, metrics: m,
 		conns: map[string]int{}, ways: map[string]*way{}, health: map[string]*health{},
 	}
-	p.buffers.New = func() any { b := make([]byte, copyBuffer); return &b }
+	p.buffers.New = func() any { b := make([]byte, largeBuffer); return &b }
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p, nil
 }

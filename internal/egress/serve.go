@@ -191,11 +191,21 @@ func (c *guestConn) tunnel(ctx context.Context, r *request, authority string) er
 		return nil // the guest has gone
 	}
 	_ = c.conn.SetWriteDeadline(time.Time{})
-	tooMuch := c.proxy.join(c.conn, c.br, out, r)
+	tooMuch := c.proxy.join(c.conn, c.ahead(), out, r)
 	if tooMuch {
 		return &Error{Code: TooMuch}
 	}
 	return ended(ctx, nil)
+}
+
+// ahead is what the guest sends from here on. The reader of heads goes, with its
+// buffer, once it holds nothing more.
+func (c *guestConn) ahead() io.Reader {
+	br := c.br
+	if c.br = nil; br.Buffered() == 0 {
+		return c.conn
+	}
+	return br
 }
 
 // leave holds a request to the rules and finds the way out for it, in r. The

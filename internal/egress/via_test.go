@@ -279,9 +279,12 @@ func TestTimeouts(t *testing.T) {
 			time.Sleep(idle / 2) // of the fake clock
 			_, _ = io.WriteString(c, "word")
 		}, idle + idle/2, ok + "word"},
-		"plain, no answer":         {"GET http://example.com/ HTTP/1.1\r\nHost: x\r\n\r\n", func(net.Conn) {}, idle, failed(Timeout)},
-		"plain, half a body":       {"POST http://example.com/ HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc", func(net.Conn) {}, idle, failed(Timeout)},
-		"plain, half of an answer": {"GET http://example.com/ HTTP/1.1\r\nHost: x\r\n\r\n", func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc") }, idle, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"},
+		"plain, no answer":   {"GET http://example.com/ HTTP/1.1\r\nHost: x\r\n\r\n", func(net.Conn) {}, idle, failed(Timeout)},
+		"plain, half a body": {"POST http://example.com/ HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc", func(net.Conn) {}, idle, failed(Timeout)},
+		"plain, half of an answer": {"GET http://example.com/ HTTP/1.1\r\nHost: x\r\n\r\n", func(c net.Conn) {
+			time.Sleep(time.Millisecond) // of the fake clock: the request comes first
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+		}, time.Millisecond + idle, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -22,13 +22,13 @@ func (p *Proxy) Expect(userID string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ways[userID] == nil {
-		p.ways[userID] = p.newWay()
+		p.ways[userID] = newWay()
 	}
 }
 
-func (p *Proxy) newWay() *way {
+func newWay() *way {
 	w := &way{opened: make(chan struct{})}
-	w.ctx, w.end = context.WithCancel(p.ctx)
+	w.ctx, w.end = context.WithCancel(context.Background()) // Close ends connections by itself
 	return w
 }
 
@@ -41,13 +41,13 @@ func (p *Proxy) Open(userID string, up Upstream) {
 	w := p.ways[userID]
 	switch {
 	case w == nil:
-		w = p.newWay()
+		w = newWay()
 	case !w.decided(): // it was expected
 	case w.up == up:
 		return
 	default:
 		w.end()
-		w = p.newWay()
+		w = newWay()
 	}
 	w.up = up
 	close(w.opened)

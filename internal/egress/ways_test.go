@@ -355,63 +355,67 @@ func socksHandshake(c net.Conn, reply byte) (name string, ok bool) {
 }
 
 func TestSOCKS(t *testing.T) {
-	addr, asked := socksServer(t, 0)
-	url := "socks5://" + strings.TrimPrefix(upAuth, "http://") + addr
-	r := newVia(t, url, Config{})
-	c := r.connect("name.example.com:443")
-	c.send("hello")
-	c.Close()
-	if got, err := io.ReadAll(c.br); err != nil || string(got) != "early,hello" {
-		t.Errorf("%q, %v", got, err)
+	const scheme = "socks5://"
+	credentials := strings.TrimPrefix(upAuth, "http://")
+	t.Run("connects", func(t *testing.T) {
+		addr, asked := socksServer(t, 0)
+		r := newVia(t, scheme+credentials+addr, Config{})
+		c := r.connect("name.example.com:443")
+		c.send("hello")
+		c.Close()
+		if got, err := io.ReadAll(c.br); err != nil || string(got) != "early,hello" {
+			t.Errorf("%q, %v", got, err)
+		}
+		r.connect("93.184.216.34:80").Close()
+		if got, want := asked(), []string{"name.example.com:443", "93.184.216.34:80"}; !slices.Equal(got, want) {
+			t.Errorf("it was asked for %q", got)
+		}
+		r.refused("CONNECT 10.0.0.1:443 HTTP/1.1\r\n\r\n", 403, AddressRefused)
+		r.refused("CONNECT localhost:443 HTTP/1.1\r\n\r\n", 403, NameRefused)
+	})
+	for name, user := range map[string]string{"a wrong password": "user:hush@", "none": ""} {
+		t.Run(name, func(t *testing.T) {
+			addr, _ := socksServer(t, 0)
+			newVia(t, scheme+user+addr, Config{}).refused("CONNECT example.com:443 HTTP/1.1\r\n\r\n", 502, UpstreamAuth)
+		})
 	}
-	r.connect("93.184.216.34:80").Close()
-	if got, want := asked(), []string{"name.example.com:443", "93.184.216.34:80"}; !slices.Equal(got, want) {
-		t.Errorf("it was asked for %q", got)
-	}
-	r.refused("CONNECT 10.0.0.1:443 HTTP/1.1\r\n\r\n", 403, AddressRefused)
-	r.refused("CONNECT localhost:443 HTTP/1.1\r\n\r\n", 403, NameRefused)
-
-	wrong := newVia(t, "socks5://user:hush@"+addr, Config{})
-	wrong.refused("CONNECT example.com:443 HTTP/1.1\r\n\r\n", 502, UpstreamAuth)
-	none := newVia(t, "socks5://"+addr, Config{})
-	none.refused("CONNECT example.com:443 HTTP/1.1\r\n\r\n", 502, UpstreamAuth)
 	for reply := byte(1); reply < 10; reply++ {
-		addr, _ := socksServer(t, reply)
-		r := newVia(t, "socks5://"+strings.TrimPrefix(upAuth, "http://")+addr, Config{})
-		r.refused("CONNECT example.com:443 HTTP/1.1\r\n\r\n", 502, UpstreamRefused)
-		r.Close()
-		if strings.Contains(r.logs.String(), "p@ss") {
-			t.Errorf("the log holds the password:\n%s", r.logs)
-		}
+		t.Run(fmt.Sprint("reply ", reply), func(t *testing.T) {
+			addr, _ := socksServer(t, reply)
+			r := newVia(t, scheme+credentials+addr, Config{})
+			r.refused("CONNECT example.com:443 HTTP/1.1\r\n\r\n", 502, UpstreamRefused)
+			r.Close()
+			if strings.Contains(r.logs.String(), "p@ss") {
+				t.Errorf("the log holds the password:\n%s", r.logs)
+			}
+		})
 	}
-	other, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	go func() {
-		c, err := other.Accept()
+	t.Run("no SOCKS", func(t *testing.T) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
-			return
+			t.Fatal(err)
 		}
-		defer c.Close()
-		_, _ = io.WriteString(c, "SSH-2.0-hush\r\n")
-		_, _ = io.Copy(io.Discard, c)
-	}()
-	newVia(t, "socks5://"+other.Addr().String(), Config{}).refused("CONNECT example.com:443 HTTP/1.1\r\n\r\n", 502, UpstreamProtocol)
-}
-
-func TestSOCKSPlain(t *testing.T) {
-	addr, asked := socksServer(t, 0)
-	r := newVia(t, "socks5://"+strings.TrimPrefix(upAuth, "http://")+addr, Config{})
-	c := r.open()
-	c.send("GET http://example.com/ HTTP/1.1\r\nHost: x\r\n\r\n")
-	if resp, _ := c.answer("GET"); resp.Header.Get(Header) == "" { // what echoes is no answer
-		t.Errorf("%+v", resp)
-	}
-	if got := asked(); !slices.Equal(got, []string{"example.com:80"}) {
-		t.Errorf("it was asked for %q", got)
-	}
+		var work sync.WaitGroup
+		defer func() { l.Close(); work.Wait() }()
+		work.Go(func() {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			_, _ = io.WriteString(c, "SSH-2.0-hush\r\n")
+			_, _ = io.Copy(io.Discard, c)
+		})
+		newVia(t, scheme+l.Addr().String(), Config{}).refused("CONNECT example.com:443 HTTP/1.1\r\n\r\n", 502, UpstreamProtocol)
+	})
+	t.Run("plain http", func(t *testing.T) {
+		addr, asked := socksServer(t, 0)
+		r := newVia(t, scheme+credentials+addr, Config{})
+		r.refused("GET http://example.com/ HTTP/1.1\r\nHost: x\r\n\r\n", 502, UpstreamUnreachable) // what echoes is no answer
+		if got := asked(); !slices.Equal(got, []string{"example.com:80"}) {
+			t.Errorf("it was asked for %q", got)
+		}
+	})
 }
 
 // tlsUpstream is an HTTP proxy that is reached by TLS, and its authority.
@@ -444,26 +448,30 @@ func tlsUpstream(t *testing.T) (*httptest.Server, *x509.CertPool) {
 func TestHTTPSUpstream(t *testing.T) {
 	s, roots := tlsUpstream(t)
 	url := "https://" + strings.TrimPrefix(upAuth, "http://") + s.Listener.Addr().String()
-	r := newVia(t, url, Config{Roots: roots})
-	c := r.connect("example.com:443")
-	c.send("hello")
-	c.Close()
-	if got, err := io.ReadAll(c.br); err != nil || string(got) != "early,hello" {
-		t.Errorf("%q, %v", got, err)
-	}
-	c = r.open()
-	c.send("GET http://example.com/x HTTP/1.1\r\nHost: y\r\n\r\n")
-	if _, body := c.answer("GET"); body != "GET for http://example.com/x" {
-		t.Errorf("plain: %q", body)
-	}
-	// One whose certificate nobody vouches for gets no credentials.
-	newVia(t, url, Config{}).refused("CONNECT example.com:443 HTTP/1.1\r\n\r\n", 502, UpstreamUnreachable)
-	// One that speaks no TLS does not get them in clear.
-	u := newUpstream(t, say("HTTP/1.1 200 OK\r\n\r\n"))
-	newVia(t, "https://user:hush@"+u.addr, Config{Roots: roots}).refused("CONNECT example.com:443 HTTP/1.1\r\n\r\n", 502, UpstreamUnreachable)
-	if len(u.requests()) > 0 {
-		t.Error("it was asked in clear")
-	}
+	t.Run("connects", func(t *testing.T) {
+		r := newVia(t, url, Config{Roots: roots})
+		c := r.connect("example.com:443")
+		c.send("hello")
+		c.Close()
+		if got, err := io.ReadAll(c.br); err != nil || string(got) != "early,hello" {
+			t.Errorf("%q, %v", got, err)
+		}
+		c = r.open()
+		c.send("GET http://example.com/x HTTP/1.1\r\nHost: y\r\n\r\n")
+		if _, body := c.answer("GET"); body != "GET for http://example.com/x" {
+			t.Errorf("plain: %q", body)
+		}
+	})
+	t.Run("nobody vouches for it", func(t *testing.T) { // and it gets no credentials
+		newVia(t, url, Config{}).refused("CONNECT example.com:443 HTTP/1.1\r\n\r\n", 502, UpstreamUnreachable)
+	})
+	t.Run("no TLS", func(t *testing.T) { // and none in clear
+		u := newUpstream(t, say("HTTP/1.1 200 OK\r\n\r\n"))
+		newVia(t, "https://user:hush@"+u.addr, Config{Roots: roots}).refused("CONNECT example.com:443 HTTP/1.1\r\n\r\n", 502, UpstreamUnreachable)
+		if len(u.requests()) > 0 {
+			t.Error("it was asked in clear")
+		}
+	})
 }
 
 func TestFetch(t *testing.T) {

@@ -53,6 +53,7 @@ func parts() []part {
 		{"memory", "memory of waiting machines", nil, (*bench).memory},
 		{"kill", "kill -9, restart, usable again", nil, (*bench).kill},
 		{"download", "100 MB through line and egress", nil, (*bench).download},
+		{"egress", "the egress path beside tinyproxy and squid", nil, (*bench).egressPath},
 		{"start", "start of the server with 1,000 sessions", nil, (*bench).serverStart}, // last: the sessions stay
 	}
 }
@@ -64,6 +65,13 @@ type subject struct {
 }
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == egressProxyCommand {
+		if err := egressProxy(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Args[1:])
 	stop()

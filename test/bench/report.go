@@ -23,6 +23,7 @@ type report struct {
 	times  []*measure
 	memory []memoryRow
 	speed  []speedRow
+	egress *egressReport
 }
 
 // measure is one thing whose time was taken again and again.
@@ -119,6 +120,9 @@ says so.
 		for _, s := range r.speed {
 			b.WriteString(s.row())
 		}
+	}
+	if r.egress != nil {
+		b.WriteString(r.egress.markdown())
 	}
 	return b.String()
 }
