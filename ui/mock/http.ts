@@ -1,22 +1,13 @@
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { ProblemCode, SessionState } from "../src/api/types";
+import type { Me, Session, SessionState } from "../src/api/types";
+import { missing, ok, problem, type Answer, type Route } from "./answer.ts";
+import { wayRoutes } from "./ways.ts";
 import { isFinal, PROVIDERS, type World } from "./world.ts";
 
-type Answer = { status: number; body?: unknown };
-type Handler = (m: RegExpExecArray, body: Record<string, unknown>, url: URL) => Answer | Promise<Answer>;
-
-const ok = (body: unknown, status = 200): Answer => ({ status, body });
-
-function problem(status: number, code: ProblemCode, detail: string): Answer {
-  return { status, body: { type: `urn:anteroom:problem:${code}`, title: code, status, detail, code } };
-}
-
-const missing = (): Answer => problem(404, "not_found", "There is no such thing, or it belongs to somebody else.");
-
-function routes(w: World): [string, RegExp, Handler][] {
+function routes(w: World): Route[] {
   const session = (id: string | undefined): World["sessions"][number] | undefined => w.sessions.find((s) => s.id === id);
   return [
-    ["GET", /^\/api\/v1\/me$/, () => ok(ME)],
+    ["GET", /^\/api\/v1\/me$/, () => ok(me(w))],
     ["POST", /^\/api\/v1\/logout$/, () => ((w.signedIn = false), { status: 204 })],
     ["GET", /^\/api\/v1\/providers$/, () => ok({ providers: PROVIDERS })],
     ["GET", /^\/api\/v1\/credentials$/, () => ok({ credentials: w.credentials })],
@@ -47,6 +38,7 @@ function routes(w: World): [string, RegExp, Handler][] {
     ["POST", /^\/api\/v1\/machines$/, () => ok(w.machine())],
     ["GET", /^\/api\/v1\/machines$/, () => ok({ machines: w.machines })],
     ["POST", /^\/api\/v1\/machines\/(\w+)\/tickets$/, () => ok(w.ticket(), 201)],
+    ...wayRoutes(w),
     // The director's desk, for the pictures and for playing by hand.
     ["POST", /^\/mock\/reset$/, (_, body) => {
       w.reset();
@@ -57,10 +49,14 @@ function routes(w: World): [string, RegExp, Handler][] {
       const ago = Number(body["ago"] ?? 60_000);
       const s = w.start(String(body["provider"]), ago);
       if (body["until"]) w.walk(s.id, body["until"] as SessionState, ago);
-      if (body["end"]) w.move(s.id, body["end"] as SessionState);
+      if (body["end"]) w.move(s.id, body["end"] as SessionState, undefined, body["reason"] as Session["reason"]);
       return ok(s, 201);
     }],
     ["POST", /^\/mock\/move$/, (_, body) => (w.move(String(body["id"]), body["state"] as SessionState), { status: 204 })],
+    ["POST", /^\/mock\/progress$/, (_, body) => {
+      w.emit({ kind: "progress", session_id: String(body["id"]), message: String(body["message"]) });
+      return { status: 204 };
+    }],
     ["POST", /^\/mock\/seen$/, () => ok(w.seen)],
     ["POST", /^\/mock\/clipboard$/, (_, body) => {
       for (const say of w.cutText) say(String(body["text"]));
@@ -70,7 +66,7 @@ function routes(w: World): [string, RegExp, Handler][] {
   ];
 }
 
-const ME = { id: "u1", name: "ada", version: "0.1.0" };
+const me = (w: World): Me => ({ id: "u1", name: w.ways.me, admin: w.ways.admin, version: "0.1.0" });
 
 /** api answers the API's requests and the mock's own; false: not one of them. */
 export async function api(w: World, req: IncomingMessage, res: ServerResponse): Promise<boolean> {
@@ -97,7 +93,7 @@ export async function api(w: World, req: IncomingMessage, res: ServerResponse): 
 function login(w: World, code: string): Answer {
   if (!w.codes.has(code)) return problem(401, "link_invalid", "This sign-in link was used already or is too old. Ask for a new one.");
   w.signedIn = true;
-  return ok(ME);
+  return ok(me(w));
 }
 
 function events(w: World, url: URL, req: IncomingMessage, res: ServerResponse): void {

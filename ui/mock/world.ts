@@ -2,6 +2,7 @@
 // page's development and its pictures. Not part of the build.
 import { randomBytes } from "node:crypto";
 import type { Credential, Machine, Provider, Session, SessionEvent, SessionState } from "../src/api/types";
+import { Ways } from "./ways.ts";
 
 type Listener = (e: SessionEvent) => void;
 export type Mock = "auto" | "manual";
@@ -30,8 +31,19 @@ const MESSAGES: Partial<Record<SessionState, string>> = {
   expired: "The time for this sign-in ran out. Please start a new one.",
 };
 
-const LOGIN_EXITED =
-  "The command-line tool ended its sign-in without success. Its own words are in the session's log; please try again.";
+const FAILURES: Partial<Record<NonNullable<Session["reason"]>, string>> = {
+  login_exited: "The command-line tool ended its sign-in without success. Its own words are in the session's log; please try again.",
+  no_upstream_port: "No internet address of your own is free at the moment. Ask whoever runs this server for one.",
+  upstream_port_shut: "Your way out to the internet is out of use until whoever runs this server has looked at it.",
+  exit_address_changed:
+    "Your way out to the internet suddenly had another address, so it was shut. Nothing was stored; ask whoever runs this server to look at it.",
+  provider_blocked: "Your way out to the internet refuses an address that this tool needs. Ask whoever runs this server for another one.",
+};
+
+const DETAILS: typeof FAILURES = {
+  exit_address_changed: "Its exit address was 203.0.113.7 and is 198.51.100.4.",
+  provider_blocked: "Refused was auth.openai.com.",
+};
 
 /** What viewers did, for tests to look at. */
 export interface Seen {
@@ -52,6 +64,7 @@ export class World {
   events: SessionEvent[] = [];
   tickets = new Set<string>();
   codes = new Set(["demo-code-1234"]);
+  ways = new Ways();
   signedIn = true;
   mode: Mock = "auto";
   /** Until when the server plays dead. */
@@ -71,6 +84,7 @@ export class World {
     this.credentials = [];
     this.machines = [];
     this.events = [];
+    this.ways.set({});
     this.signedIn = true;
     this.mode = "auto";
     this.downUntil = 0;
@@ -126,10 +140,17 @@ export class World {
     if (!s || isFinal(s.state)) return;
     s.state = state;
     s.updated_at = at;
-    s.message = state === "failed" ? LOGIN_EXITED : (MESSAGES[state] ?? "");
-    if (state === "failed") s.reason = reason ?? "login_exited";
+    s.message = MESSAGES[state] ?? "";
+    if (state === "failed") {
+      s.reason = reason ?? "login_exited";
+      s.message = FAILURES[s.reason] ?? "";
+      const detail = DETAILS[s.reason];
+      if (detail) s.detail = detail;
+    }
     if (state === "cancelled" || state === "expired") s.reason = state;
     if (state === "starting") this.emit({ kind: "machine_created", session_id: id, message: "A browser machine was made.", at });
+    const exit = this.ways.exit();
+    if (state === "waiting" && exit) s.exit_address = exit;
     if (state === "delivering") this.store(s, at);
     this.emit({ kind: "state", session_id: id, state, ...(s.reason ? { reason: s.reason } : {}), message: s.message, at });
     if (state === "waiting") this.logLines(id, at);

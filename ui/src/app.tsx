@@ -14,6 +14,7 @@ import { Busy } from "./parts/Busy";
 import { Icon, Mark, type IconName } from "./parts/Icon";
 import { SessionView } from "./session/SessionView";
 import { TerminalView } from "./terminal/TerminalView";
+import { Ways } from "./ways/Ways";
 
 export function App(): JSX.Element {
   const { auth, signIn, signOut } = useAuth();
@@ -35,32 +36,38 @@ function SignedIn({ me, onSignOut }: { me: Me; onSignOut: () => Promise<void> })
   return (
     <Providers.Provider value={providers ?? []}>
       <Shell route={route} me={me} onSignOut={onSignOut}>
-        {providers === null ? <Busy label="One moment…" /> : <View route={route} />}
+        {providers === null ? <Busy label="One moment…" /> : <View route={route} me={me} />}
       </Shell>
     </Providers.Provider>
   );
 }
 
-function View({ route }: { route: Route }): JSX.Element {
+function View({ route, me }: { route: Route; me: Me }): JSX.Element {
   switch (route.view) {
     case "home":
-      return <Home />;
+      return <Home admin={me.admin} />;
     case "session":
       return <SessionView key={route.id} id={route.id} />;
     case "terminal":
       return <TerminalView />;
     case "activity":
       return <Activity />;
+    case "ways":
+      return me.admin ? <Ways /> : <Nothing />;
     case "missing":
-      return (
-        <section class="page narrow">
-          <h1>There is nothing here</h1>
-          <a class="button" href="/" onClick={followLink}>
-            Back to connections
-          </a>
-        </section>
-      );
+      return <Nothing />;
   }
+}
+
+function Nothing(): JSX.Element {
+  return (
+    <section class="page narrow">
+      <h1>There is nothing here</h1>
+      <a class="button" href="/" onClick={followLink}>
+        Back to connections
+      </a>
+    </section>
+  );
 }
 
 const NAV: readonly { href: string; view: Route["view"]; label: string; icon: IconName }[] = [

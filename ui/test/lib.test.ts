@@ -101,6 +101,7 @@ describe("routeOf", () => {
     ["/sessions/%2e%2e", { view: "missing" }],
     ["/terminal", { view: "terminal" }],
     ["/activity/", { view: "activity" }],
+    ["/ways", { view: "ways" }],
     ["/nowhere", { view: "missing" }],
   ])("%s", (path, want) => expect(routeOf(path)).toEqual(want));
 });

@@ -57,6 +57,57 @@ const STATES = {
     await page.getByTestId("connect-claude").waitFor();
     await page.getByTestId("account").click();
   },
+  async "home-way-quarantined"(page) {
+    await mock("reset", { mode: "manual" });
+    await mock("ways", { quarantine: "Its exit address was 203.0.113.7 and is 198.51.100.4." });
+    await page.goto(BASE);
+    await page.getByTestId("way-out").scrollIntoViewIfNeeded();
+  },
+  async "way-trouble"(page) {
+    const id = await live(page, "claude");
+    await mock("progress", { id, message: "The sign-in page is open; sign in as you would on your own computer. The code to type in is ABCD-1234." });
+    await mock("progress", { id, message: "Your way out to the internet does not answer at the moment; it is tried again." });
+    await page.getByText("does not answer").waitFor();
+  },
+  async "way-changed"(page) {
+    await mock("reset", { mode: "manual" });
+    const s = await mock("session", { provider: "claude", until: "waiting", end: "failed", reason: "exit_address_changed" });
+    await page.goto(`${BASE}/sessions/${s.id}`);
+    await page.getByTestId("try-again").waitFor();
+  },
+  async ways(page) {
+    await mock("reset");
+    await page.goto(`${BASE}/ways`);
+    await page.getByTestId("ways-table").waitFor();
+  },
+  async "ways-short"(page) {
+    await mock("reset");
+    await mock("ways", { used: 108 });
+    await page.goto(`${BASE}/ways`);
+    await page.getByTestId("ways-quarantined").click();
+  },
+  async "ways-shared"(page) {
+    await mock("reset");
+    await mock("ways", { kind: "shared" });
+    await page.goto(`${BASE}/ways`);
+    await page.getByTestId("ways-shared").waitFor();
+  },
+  async "ways-check"(page) {
+    await mock("reset");
+    await page.goto(`${BASE}/ways`);
+    await page.getByTestId("manage-dc.decodo.com:10005").click();
+    await page.getByTestId("port-check").click();
+    await page.getByText("198.51.100.4, which").waitFor();
+  },
+  async "ways-error"(page) {
+    await mock("reset");
+    await page.goto(`${BASE}/ways`);
+    await page.getByTestId("manage-dc.decodo.com:10003").click();
+    await page.getByTestId("port-assign").locator("summary").click();
+    await page.getByTestId("port-assign-user").fill("nobody");
+    await page.getByTestId("port-assign-go").click();
+    await page.getByText("no user of that name").waitFor();
+  },
   async delete(page) {
     await mock("reset", { mode: "manual" });
     await mock("session", { provider: "codex", until: "completed", ago: 90_000_000 });

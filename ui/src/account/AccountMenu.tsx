@@ -2,6 +2,7 @@ import type { JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { sentence } from "../api/errors";
 import type { Me } from "../api/types";
+import { followLink } from "../lib/router";
 import { Icon } from "../parts/Icon";
 
 interface Props {
@@ -49,6 +50,20 @@ export function AccountMenu({ me, onSignOut }: Props): JSX.Element {
         <p>
           Signed in as <strong>{me.name}</strong>
         </p>
+        {me.admin && (
+          <a
+            class="button"
+            href="/ways"
+            data-testid="ways-link"
+            onClick={(e) => {
+              followLink(e);
+              if (ref.current) ref.current.open = false;
+            }}
+          >
+            <Icon name="globe" />
+            Ways out
+          </a>
+        )}
         <button type="button" class="button" data-testid="sign-out" onClick={() => void signOut()}>
           <Icon name="out" />
           Sign out

@@ -1,7 +1,7 @@
 // The one place that speaks HTTP. Every function throws ApiError only.
 import { observeServerDate } from "../lib/clock";
 import { badAnswer, networkError, problemFrom } from "./errors";
-import type { Credential, Machine, Me, Provider, Session, SessionList, Ticket } from "./types";
+import type { Credential, Egress, Machine, Me, Port, PortList, PortReport, Provider, Session, SessionList, Ticket } from "./types";
 
 const BASE = "/api/v1";
 const SHORT_MS = 15_000;
@@ -118,6 +118,20 @@ export const viewerTicket = (session: string, signal?: AbortSignal): Promise<Tic
 
 export const terminalTicket = (machine: string, signal?: AbortSignal): Promise<Ticket> =>
   request(`/machines/${seg(machine)}/tickets`, { method: "POST", signal });
+
+export const getEgress = (signal?: AbortSignal): Promise<Egress> => request("/egress", { signal });
+
+export const listPorts = (signal?: AbortSignal): Promise<PortList> => request("/egress/ports", { signal });
+
+const onPort = <T>(port: string, action: string, body?: object): Promise<T> =>
+  request(`/egress/ports/${seg(port)}/${action}`, { method: "POST", body, timeoutMs: LONG_MS });
+
+export const assignPort = (port: string, user: string): Promise<Port> => onPort(port, "assign", { user });
+export const releasePort = (port: string, now: boolean): Promise<void> => onPort(port, "release", { now });
+export const quarantinePort = (port: string, reason: string): Promise<void> => onPort(port, "quarantine", { reason });
+/** pinPort accepts an exit address; an empty one stands for the next that is seen. */
+export const pinPort = (port: string, address: string): Promise<Port> => onPort(port, "pin", address ? { exit_address: address } : {});
+export const checkPort = (port: string): Promise<PortReport> => onPort(port, "check");
 
 /** socketURL turns a path of the API into a WebSocket address of this origin. */
 export function socketURL(path: string): string {

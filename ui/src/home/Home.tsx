@@ -6,9 +6,10 @@ import { followLink } from "../lib/router";
 import { Busy } from "../parts/Busy";
 import { isFinal } from "../session/model";
 import { useConnect } from "../session/useConnect";
+import { WayOut } from "../ways/WayOut";
 import { ProviderCard } from "./ProviderCard";
 
-export function Home(): JSX.Element {
+export function Home({ admin }: { admin: boolean }): JSX.Element {
   useTitle("");
   const providers = useProviders();
   const { sessions, credentials, online, refresh } = useOverview();
@@ -55,6 +56,7 @@ export function Home(): JSX.Element {
           ))}
         </ul>
       )}
+      <WayOut admin={admin} />
       {connected && (
         <p class="hint">
           Each sign-in is your own account with the vendor's own tool. Tools renew their sign-in on your machine by themselves.

@@ -7,6 +7,7 @@ export type Route =
   | { view: "session"; id: string }
   | { view: "terminal" }
   | { view: "activity" }
+  | { view: "ways" }
   | { view: "missing" };
 
 export function routeOf(path: string): Route {
@@ -19,6 +20,8 @@ export function routeOf(path: string): Route {
       return { view: "terminal" };
     case "/activity":
       return { view: "activity" };
+    case "/ways":
+      return { view: "ways" };
     default:
       return { view: "missing" };
   }

@@ -11,7 +11,7 @@ import { Busy } from "../parts/Busy";
 import { Icon } from "../parts/Icon";
 import { Viewer, type Idle } from "../viewer/Viewer";
 import { Log } from "./Log";
-import { isFailure, isFinal, stateOf, stepsOf } from "./model";
+import { isFailure, isFinal, isTrouble, stateOf, stepsOf } from "./model";
 import { Ended, Succeeded } from "./Outcome";
 import { Steps } from "./Steps";
 import { useSession } from "./useSession";
@@ -38,6 +38,9 @@ export function SessionView({ id }: { id: string }): JSX.Element {
         <p class="lead" aria-live="polite" data-testid="session-state" data-state={state}>
           {final || !settled ? LEADS[state] : model.progress || row.message}
         </p>
+        <p class={isTrouble(model.way) ? "warn" : "said"} role="status" data-testid="session-way">
+          {final ? "" : model.way}
+        </p>
         {settled && !final && row.detail && <p class="hint">{row.detail}</p>}
         {!online && (
           <p class="warn" role="status">
@@ -52,6 +55,12 @@ export function SessionView({ id }: { id: string }): JSX.Element {
       </div>
       <aside class="session-side" aria-label="How it stands">
         <Steps steps={steps} />
+        {row.exit_address && (
+          <p class="leaves" data-testid="exit-address">
+            <Icon name="globe" />
+            {final ? "Left from" : "Leaves from"} <strong>{row.exit_address}</strong>
+          </p>
+        )}
         {!final && <Cancel id={id} onCancelled={setRow} />}
         <section class="promise" aria-labelledby="promise-title">
           <h2 id="promise-title">

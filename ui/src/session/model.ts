@@ -39,18 +39,30 @@ const STEPS: readonly { name: StepName; label: string }[] = [
 // A session's log is kept to what a person can look through.
 const MAX_LOG = 2000;
 
+// How the server's sentences about the way out begin, and the one that says
+// that all is well.
+const WAY = "Your way out ";
+const WAY_WORKS = "Your way out to the internet works again.";
+
+/** isTrouble says whether a sentence about the way out is bad news. */
+export function isTrouble(way: string): boolean {
+  return way !== "" && way !== WAY_WORKS;
+}
+
 export interface Model {
   events: SessionEvent[];
   log: string[];
   /** The newest sentence about work under way, until the state changes. */
   progress: string;
+  /** The newest sentence about the way out, until the state changes. */
+  way: string;
   destroyed: boolean;
   /** When each state was entered. */
   entered: Partial<Record<SessionState, number>>;
   state: SessionState | null;
 }
 
-export const EMPTY: Model = { events: [], log: [], progress: "", destroyed: false, entered: {}, state: null };
+export const EMPTY: Model = { events: [], log: [], progress: "", way: "", destroyed: false, entered: {}, state: null };
 
 export function isFinal(s: SessionState): boolean {
   return s === "completed" || isFailure(s);
@@ -77,11 +89,14 @@ export function withEvent(m: Model, e: SessionEvent): Model {
       if (e.state) {
         next.entered = { ...m.entered, [e.state]: Date.parse(e.at) };
         next.state = later(m.state, e.state);
-        next.progress = "";
+        next.progress = next.way = "";
       }
       break;
     case "progress":
-      next.progress = e.message;
+      // News of the way out must not take the place of what is to be done, which
+      // may hold the code to type in.
+      if (e.message.startsWith(WAY)) next.way = e.message;
+      else next.progress = e.message;
       break;
     case "machine_destroyed":
       next.destroyed = true;

@@ -74,6 +74,35 @@ describe.each(SCREENS)("%s", (_, options) => {
       await page.goto(`${stage.base}/activity`);
       await page.getByTestId("activity").waitFor();
     },
+    async trouble(page) {
+      const { id } = await stage.session("waiting");
+      await stage.mock("progress", { id, message: "Your way out to the internet does not answer." });
+      await page.goto(`${stage.base}/sessions/${id}`);
+      await page.getByTestId("session-way").getByText("does not answer").waitFor();
+    },
+    async quarantine(page) {
+      await stage.mock("ways", { quarantine: "It looked odd" });
+      await page.goto(stage.base);
+      await page.getByTestId("way-out").waitFor();
+      await page.getByTestId("account").click();
+    },
+    async ways(page) {
+      await stage.mock("ways", { used: 96 });
+      await page.goto(`${stage.base}/ways`);
+      await page.getByTestId("ways-table").waitFor();
+    },
+    async "one way out for all"(page) {
+      await stage.mock("ways", { kind: "shared" });
+      await page.goto(`${stage.base}/ways`);
+      await page.getByTestId("ways-shared").waitFor();
+    },
+    async port(page) {
+      await page.goto(`${stage.base}/ways`);
+      await page.getByTestId("manage-dc.decodo.com:10005").click();
+      await page.getByTestId("port-check").click();
+      await page.getByTestId("port-pin-go").waitFor();
+      await page.getByTestId("port-release").locator("summary").click();
+    },
   };
   it.each(Object.entries(views))("%s has no accessibility fault", async (_, go) => {
     const page = await stage.page({ ...options, reducedMotion: "reduce" }); // colours stand still
