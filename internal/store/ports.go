@@ -36,7 +36,7 @@ func ParsePortKey(s string) (PortKey, error) {
 		return PortKey{}, fmt.Errorf("%w: an upstream port is host:port", ErrInvalid)
 	}
 	port, err := strconv.ParseUint(text, 10, 16)
-	key := PortKey{Host: host, Port: int(port)} //nolint:gosec // of 16 bits
+	key := PortKey{Host: host, Port: int(port)}
 	if err != nil || key.String() != s {
 		return PortKey{}, fmt.Errorf("%w: an upstream port is host:port", ErrInvalid)
 	}

@@ -141,7 +141,7 @@ func (w *world) serve(change ...func(*ways.Config)) *ways.Ways {
 	cfg := ways.Config{
 		Database: w.db, Proxy: w, Upstreams: ups, Rest: time.Hour,
 		Exit: ways.Exit{URL: firstURL, Pointer: "/proxy/ip", SecondURL: secondURL},
-		Lost: func(user string, why *ways.Error) { w.set(func() { w.lost = append(w.lost, string(why.Code)) }) },
+		Lost: func(_ string, why *ways.Error) { w.set(func() { w.lost = append(w.lost, string(why.Code)) }) },
 		News: func(_, s string) { w.set(func() { w.news = append(w.news, s) }) },
 	}
 	for _, c := range change {
