@@ -21,7 +21,7 @@ const module = "github.com/anteroom/anteroom/"
 var layers = [][]string{
 	{"hostname"},
 	{"buildinfo", "session", "provider", "line", "steps", "egress", "web"},
-	{"guestapi", "image"},
+	{"guestapi", "guest/catch", "image"},
 	{"guest", "machine", "store", "localhome"},
 	{"machine/gvisor", "machine/fake", "machine/machinetest", "store/sqlite", "store/storetest", "vault", "client"},
 	{"stream"},
