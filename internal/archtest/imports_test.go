@@ -20,8 +20,9 @@ const module = "github.com/anteroom/anteroom/"
 // layers are the packages below internal, from the lowest. A package imports
 // only what is in a lower layer than its own.
 var layers = [][]string{
+	{"hostname"},
 	{"buildinfo", "session", "provider", "line", "steps", "egress", "web"},
-	{"guestapi", "image"},
+	{"guestapi", "guest/catch", "image"},
 	{"guest", "machine", "store", "localhome"},
 	{"machine/gvisor", "machine/fake", "machine/machinetest", "store/sqlite", "store/storetest", "vault", "client"},
 	{"stream", "ways"},

@@ -5,11 +5,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-)
 
-const (
-	maxName  = 253
-	maxLabel = 63
+	"github.com/anteroom/anteroom/internal/hostname"
 )
 
 // target is a destination that passed all checks that need no network.
@@ -54,7 +51,7 @@ func parseTarget(authority string, defaultPort uint16) (target, error) {
 	if err := checkLabels(t.host); err != nil {
 		return target{}, err
 	}
-	if endsInNumber(t.host) {
+	if hostname.EndsInNumber(t.host) {
 		a, err := netip.ParseAddr(t.host)
 		if err != nil || !a.Is4() {
 			return target{}, refusal(AddressRefused, "an unusual spelling of an address")
@@ -108,47 +105,18 @@ func (t target) asIPv6(s string) (target, error) {
 	return t, nil
 }
 
-// checkLabels checks the letters of a name. Other scripts come as punycode.
+// checkLabels checks the letters of a name.
 func checkLabels(name string) error {
-	if len(name) > maxName {
-		return refusal(BadTarget, "the name is too long")
-	}
-	for label := range strings.SplitSeq(name, ".") {
-		if label == "" || len(label) > maxLabel || label[0] == '-' || label[len(label)-1] == '-' {
-			return refusal(BadTarget, "a part of the name is empty, too long or malformed")
-		}
-		for i := range len(label) {
-			c := label[i]
-			if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
-				return refusal(BadTarget, "the name has a character that names do not have")
-			}
-		}
+	if err := hostname.CheckLabels(name); err != nil {
+		return &Error{Code: BadTarget, Err: err}
 	}
 	return nil
 }
 
-// endsInNumber says whether some programs would take the name for an IPv4
-// address: its last label is decimal, or hexadecimal with 0x.
-func endsInNumber(name string) bool {
-	last := name[strings.LastIndexByte(name, '.')+1:]
-	digits, set := last, "0123456789"
-	if hex, ok := strings.CutPrefix(last, "0x"); ok {
-		digits, set = hex, "0123456789abcdef"
-	}
-	return strings.Trim(digits, set) == ""
-}
-
-// checkName refuses names that are not in the public DNS: they mean something
-// only in the network of whoever resolves them, which may be an upstream far
-// away. So do single labels.
+// checkName refuses names that are not in the public DNS.
 func checkName(name string) error {
-	dot := strings.LastIndexByte(name, '.')
-	if dot < 0 {
-		return refusal(NameRefused, "a name of one part")
-	}
-	switch name[dot+1:] {
-	case "localhost", "local", "localdomain", "internal", "intranet", "private", "corp", "home", "lan", "arpa":
-		return refusal(NameRefused, "a name that is not public")
+	if err := hostname.CheckPublic(name); err != nil {
+		return &Error{Code: NameRefused, Err: err}
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/anteroom/anteroom/internal/guest/catch"
 	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/line"
 )
@@ -43,6 +44,7 @@ type Agent struct {
 	ack        guestapi.Ack
 	browser    *browser
 	person     *person
+	catcher    *catch.Catcher // nil until configured, and where there can be none
 }
 
 // redial is how long the agent waits between two tries to reach the host. A
@@ -80,6 +82,9 @@ func Run(ctx context.Context, cfg Config) error {
 	a.keepLine(ctx)
 	if a.person != nil {
 		a.person.close()
+	}
+	if a.catcher != nil {
+		_ = a.catcher.Close()
 	}
 	return ctx.Err()
 }

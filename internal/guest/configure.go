@@ -107,6 +107,11 @@ func (a *Agent) configure(ctx context.Context, in guestapi.Configure) (guestapi.
 	if err := os.WriteFile("/etc/machine-id", []byte(hex.EncodeToString(machineID(in.MachineID))+"\n"), 0o444); err != nil {
 		return guestapi.Ack{}, fmt.Errorf("machine id: %w", err)
 	}
+	uncaught := ""
+	if err := a.catchAll(); err != nil {
+		// They have no way out at all then; the host says so in its log.
+		uncaught = err.Error()
+	}
 	restored := false
 	if a.browser != nil {
 		want := browserSettings{CAPEM: in.CAPEM, Locale: in.Locale, Languages: in.Languages}
@@ -132,6 +137,7 @@ func (a *Agent) configure(ctx context.Context, in guestapi.Configure) (guestapi.
 		Clock:     time.Now(),
 		Build:     a.cfg.Build,
 		Restored:  restored,
+		Uncaught:  uncaught,
 	}
 	return a.ack, nil
 }

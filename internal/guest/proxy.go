@@ -3,13 +3,26 @@
 package guest
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
+	"os"
 	"sync"
+	"time"
+
+	"github.com/anteroom/anteroom/internal/guest/catch"
 )
+
+// resolvConf is where programs read whom to ask about names.
+const resolvConf = "/etc/resolv.conf"
+
+// errNoWay says that the host's egress proxy does not connect there.
+var errNoWay = errors.New("the host refuses")
 
 // halfCloser is what TCP connections can do.
 type halfCloser interface{ CloseWrite() error }
@@ -41,6 +54,64 @@ func serveProxy(l net.Listener, dial func(context.Context) (net.Conn, error), lo
 			join(conn, stream)
 		}()
 	}
+}
+
+// catchAll has what programs send without asking the proxy port go the same
+// way. It must not be called before a machine is somebody's: gVisor cannot save
+// one that has the device. It may be called again.
+func (a *Agent) catchAll() error {
+	if a.catcher != nil {
+		return nil
+	}
+	device, err := catch.Open()
+	if err != nil {
+		return err
+	}
+	a.catcher, err = catch.New(device, catch.Config{
+		Dial:   func(ctx context.Context, target string) (net.Conn, error) { return connectTo(ctx, target, a.dialHost) },
+		Join:   join,
+		Logger: a.logger,
+	})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(resolvConf, []byte(catch.ResolvConf()), 0o644)
+}
+
+// connectTo asks the host's egress proxy, at the other end of a stream, for a
+// connection to "host:port".
+func connectTo(ctx context.Context, target string, dial func(context.Context) (net.Conn, error)) (net.Conn, error) {
+	stream, err := dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = stream.SetDeadline(time.Unix(1, 0)) })
+	answers, err := connect(stream, target)
+	if !stop() {
+		err = errors.Join(err, context.Cause(ctx))
+	}
+	if err != nil {
+		_ = stream.Close()
+		return nil, err
+	}
+	return buffered{stream, answers}, nil
+}
+
+// connect sends a CONNECT and reads what answers it. What comes behind that is
+// still in the returned reader.
+func connect(stream net.Conn, target string) (*bufio.Reader, error) {
+	if _, err := fmt.Fprintf(stream, "CONNECT %s HTTP/1.1\r\nHost: %s\r\n\r\n", target, target); err != nil {
+		return nil, err
+	}
+	answers := bufio.NewReader(stream)
+	res, err := http.ReadResponse(answers, &http.Request{Method: http.MethodConnect}) //nolint:bodyclose // it ends with the stream
+	if err != nil {
+		return nil, err
+	}
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%w: %s", errNoWay, res.Status)
+	}
+	return answers, nil
 }
 
 // join copies both ways until both directions have ended, then closes both.

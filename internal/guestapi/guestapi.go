@@ -71,6 +71,9 @@ type Ack struct {
 	Build     string    `json:"build"`      // the agent's build; must be the host's
 	Restored  bool      `json:"restored"`   // whether the browser was already running
 	Again     bool      `json:"again"`      // it had been configured as this machine before
+	// Uncaught is why programs that ignore the proxy variables reach nothing in
+	// this machine; empty if they are caught.
+	Uncaught string `json:"uncaught,omitempty"`
 }
 
 // AuthRequest starts one sign-in. A second request for the same session is

@@ -255,6 +255,9 @@ func (mc *Machine) configure(ctx context.Context, client *guestapi.Client, befor
 	case ack.Clock.Before(in.WallClock.Add(-maxClockError)) || ack.Clock.After(time.Now().Add(maxClockError)):
 		return fmt.Errorf("%w: its clock says %s", ErrRefused, ack.Clock.UTC())
 	}
+	if ack.Uncaught != "" {
+		mc.logger.Warn("programs that ignore the proxy variables reach nothing in this machine", "why", fmt.Sprintf("%.*q", maxQuoted, ack.Uncaught))
+	}
 	return nil
 }
 

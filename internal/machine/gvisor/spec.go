@@ -16,10 +16,11 @@ const (
 )
 
 // agentCaps is what the agent may do as the machine's root: become the person,
-// own files, end processes, and mount file systems in memory. It has no
-// CAP_NET_ADMIN, CAP_SYS_PTRACE or CAP_MKNOD.
+// own files, end processes, mount file systems in memory, and make the TUN
+// device of the sandbox's own network, which has nothing else in it but lo. It
+// has no CAP_NET_RAW, CAP_SYS_PTRACE or CAP_MKNOD.
 var agentCaps = []string{
-	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_SYS_ADMIN",
+	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_NET_ADMIN", "CAP_SETGID", "CAP_SETUID", "CAP_SYS_ADMIN",
 }
 
 // bundle is the OCI description of a machine. All but the sources of its

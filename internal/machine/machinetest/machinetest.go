@@ -64,6 +64,7 @@ func Run(t *testing.T, setup func(t *testing.T) Setup) {
 		"fails cleanly":                testRefusing,
 		"damaged snapshot":             testNoSnapshot,
 		"inside":                       testInside,
+		"catches all":                  testCatch,
 		"a cli machine keeps its home": testHome,
 		"leaves nothing behind":        testTrace,
 	} {
