@@ -52,7 +52,7 @@ func Examine(ctx context.Context, cfg server.Config) []Result {
 		{"runsc", e.runsc}, {"anteroom-guest", e.guest}, {"golden image", e.goldenImage}, {"build programs", e.buildPrograms},
 		{"state directory", e.state}, {"database", e.database}, {"root key", e.rootKey}, {"snapshot", e.snapshot}, {"disk", e.disk}, {"homes", e.homes},
 		{"listen", e.listen}, {"certificate", e.certificate}, {"CA files", e.caFiles},
-		{"provider files", e.providers}, {"egress", e.egress},
+		{"provider files", e.providers}, {"egress", e.egress}, {"programs without proxy", e.proxyless},
 	}
 	out := make([]Result, 0, len(checks))
 	for _, c := range checks {

@@ -80,7 +80,7 @@ func TestAFreshComputer(t *testing.T) {
 	cfg := patient(t)
 	got := examine(t, cfg)
 	for _, name := range []string{"platform", "kernel", "memory", "runsc", "anteroom-guest", "state directory", "database",
-		"root key", "snapshot", "listen", "certificate", "CA files", "provider files", "egress"} {
+		"root key", "snapshot", "listen", "certificate", "CA files", "provider files", "egress", "programs without proxy"} {
 		if got[name].Status != OK {
 			t.Errorf("%+v", got[name])
 		}

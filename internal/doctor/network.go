@@ -126,6 +126,12 @@ func (e *exam) egress(ctx context.Context) Result {
 	return warning("not reached: "+strings.Join(bad, ", "), "their tools cannot sign in from here: check the firewall, or configure an upstream")
 }
 
+// proxyless says, of each driver, whether programs that ignore the proxy
+// variables reach the egress too.
+func (e *exam) proxyless(context.Context) Result {
+	return ok("gvisor: caught, by a TUN device of the sandbox's own kernel; this computer needs none for it")
+}
+
 func (e *exam) providerHosts() []string {
 	set, err := provider.Load(e.cfg.ProvidersDir)
 	if err != nil {

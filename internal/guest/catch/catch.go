@@ -43,7 +43,7 @@ const (
 	// maxConns is how many connections there may be at a time. It is half of
 	// what the host lets a machine have: the proxy port has the rest.
 	maxConns   = 128
-	bufferSize = 256 << 10
+	bufferSize = 128 << 10
 	// queueLength is how many packets may wait for the device to take them. The
 	// stack sends those beyond it again.
 	queueLength = 512
