@@ -36,6 +36,8 @@ const (
 	exitSite = "exit.example.com"
 	// reportSite takes what a page in a machine has found out.
 	reportSite = "report.example.com"
+	// plainSite does so too, and is not there by https: Chromium would prefer that.
+	plainSite = "plain.example.com"
 
 	proxyPort = "10001"
 )
@@ -51,7 +53,7 @@ type rig struct {
 	ups     []*upstream.Server
 	browser *person.Browser
 	probe   string                 // the program that is brought into machines
-	pages   atomic.Pointer[string] // what reportSite shows
+	pages   atomic.Pointer[string] // what plainSite shows
 	reports chan string
 	people  atomic.Int64
 }
@@ -113,7 +115,7 @@ func (r *rig) start(ctx context.Context) (err error) {
 			"--exit-check", "https://" + exitSite + "/json", "--exit-pointer", "/proxy/ip", "--exit-every", "1s",
 			"--metrics-public",
 		},
-		Sites: map[string]http.Handler{exitSite: http.HandlerFunc(tellExit), reportSite: http.HandlerFunc(r.takeReport)},
+		Sites: map[string]http.Handler{exitSite: http.HandlerFunc(tellExit), reportSite: http.HandlerFunc(r.takeReport), plainSite: http.HandlerFunc(r.takeReport)},
 	})
 	return err
 }
@@ -183,6 +185,9 @@ func tellExit(w http.ResponseWriter, r *http.Request) {
 }
 
 func (r *rig) takeReport(w http.ResponseWriter, req *http.Request) {
+	if req.Host == plainSite && req.TLS != nil {
+		panic(http.ErrAbortHandler)
+	}
 	if page := r.pages.Load(); req.Method == http.MethodGet && page != nil {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = io.WriteString(w, *page)
