@@ -36,6 +36,8 @@ const (
 	exitSite = "exit.example.com"
 	// reportSite takes what a page in a machine has found out.
 	reportSite = "report.example.com"
+	// plainSite does so too, and is not there by https: Chromium would prefer that.
+	plainSite = "plain.example.com"
 
 	proxyPort = "10001"
 )
@@ -50,7 +52,8 @@ type rig struct {
 	door    *network.Door
 	ups     []*upstream.Server
 	browser *person.Browser
-	probe   string // the program that is brought into machines
+	probe   string                 // the program that is brought into machines
+	pages   atomic.Pointer[string] // what plainSite shows
 	reports chan string
 	people  atomic.Int64
 }
@@ -64,7 +67,7 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) (code int) {
-	r := &rig{reports: make(chan string, 1)}
+	r := &rig{reports: make(chan string, 2)}
 	shared = r
 	defer func() {
 		if err := r.close(); err != nil {
@@ -112,7 +115,7 @@ func (r *rig) start(ctx context.Context) (err error) {
 			"--exit-check", "https://" + exitSite + "/json", "--exit-pointer", "/proxy/ip", "--exit-every", "1s",
 			"--metrics-public",
 		},
-		Sites: map[string]http.Handler{exitSite: http.HandlerFunc(tellExit), reportSite: http.HandlerFunc(r.takeReport)},
+		Sites: map[string]http.Handler{exitSite: http.HandlerFunc(tellExit), reportSite: http.HandlerFunc(r.takeReport), plainSite: http.HandlerFunc(r.takeReport)},
 	})
 	return err
 }
@@ -182,7 +185,14 @@ func tellExit(w http.ResponseWriter, r *http.Request) {
 }
 
 func (r *rig) takeReport(w http.ResponseWriter, req *http.Request) {
-	w.Header().Set("Access-Control-Allow-Origin", "*")
+	if req.Host == plainSite && req.TLS != nil {
+		panic(http.ErrAbortHandler)
+	}
+	if page := r.pages.Load(); req.Method == http.MethodGet && page != nil {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		_, _ = io.WriteString(w, *page)
+		return
+	}
 	body, err := io.ReadAll(io.LimitReader(req.Body, 1<<20))
 	if err != nil || req.Method != http.MethodPost {
 		return
@@ -192,6 +202,9 @@ func (r *rig) takeReport(w http.ResponseWriter, req *http.Request) {
 	default:
 	}
 }
+
+// until looks again and again until check finds nothing wrong.
+func until(ctx context.Context, check func() error) error { return harness.Until(ctx, check) }
 
 func must(t *testing.T, err error) {
 	t.Helper()

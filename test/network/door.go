@@ -24,6 +24,7 @@ type Door struct {
 	end      context.CancelFunc
 
 	mu    sync.Mutex
+	shut  bool
 	conns map[net.Conn]struct{}
 }
 
@@ -84,7 +85,7 @@ func (d *Door) hold(c net.Conn) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.conns[c] = struct{}{}
-	return d.ctx.Err() == nil
+	return d.ctx.Err() == nil && !d.shut
 }
 
 func (d *Door) forget(c net.Conn) {
@@ -94,10 +95,21 @@ func (d *Door) forget(c net.Conn) {
 	delete(d.conns, c)
 }
 
-// Cut ends all connections that go through the door now.
-func (d *Door) Cut() {
+// Shut ends all connections that go through the door, and lets none through
+// until open is called. Dial goes on.
+func (d *Door) Shut() (open func()) {
+	d.cut()
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.shut = false
+	}
+}
+
+func (d *Door) cut() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.shut = true
 	for c := range d.conns {
 		_ = c.Close()
 	}
@@ -107,7 +119,7 @@ func (d *Door) Cut() {
 func (d *Door) Close() error {
 	d.end()
 	err := d.listener.Close()
-	d.Cut()
+	d.cut()
 	d.work.Wait()
 	return err
 }

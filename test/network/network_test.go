@@ -138,6 +138,18 @@ func TestWorld(t *testing.T) {
 	}
 }
 
+// ask sends something through a door and returns what comes back.
+func ask(t *testing.T, door *Door) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", door.Address())
+	must(t, err)
+	defer func() { _ = conn.Close() }()
+	_, _ = io.WriteString(conn, "hello")
+	_ = conn.(*net.TCPConn).CloseWrite() //nolint:errcheck // it is one
+	answer, _ := io.ReadAll(conn)
+	return string(answer)
+}
+
 // TestDoor checks that what is inside is reached through a door, from the door's
 // own address, both ways and with half-closes.
 func TestDoor(t *testing.T) {
@@ -149,28 +161,27 @@ func TestDoor(t *testing.T) {
 	defer func() { _ = l.Close() }()
 	from := make(chan string, 1)
 	go func() {
-		conn, err := l.Accept()
-		if err != nil {
-			return
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			from <- conn.RemoteAddr().(*net.TCPAddr).IP.String() //nolint:errcheck // it is one
+			text, _ := io.ReadAll(conn)
+			_, _ = conn.Write(append([]byte("heard "), text...))
+			_ = conn.Close()
 		}
-		defer func() { _ = conn.Close() }()
-		from <- conn.RemoteAddr().(*net.TCPAddr).IP.String() //nolint:errcheck // it is one
-		text, _ := io.ReadAll(conn)
-		_, _ = conn.Write(append([]byte("heard "), text...))
 	}()
-	conn, err := net.Dial("tcp", door.Address())
-	must(t, err)
-	_, err = io.WriteString(conn, "hello")
-	must(t, err)
-	must(t, conn.(*net.TCPConn).CloseWrite()) //nolint:errcheck // it is one
-	answer, err := io.ReadAll(conn)
-	must(t, err)
-	if string(answer) != "heard hello" {
+	if answer := ask(t, door); answer != "heard hello" {
 		t.Errorf("the answer is %q", answer)
 	}
 	if got := <-from; got != doorAddr.String() {
 		t.Errorf("inside it comes from %s", got)
 	}
-	must(t, conn.Close())
+	open := door.Shut()
+	if answer := ask(t, door); answer != "" {
+		t.Errorf("through the shut door came %q", answer)
+	}
+	open()
 	must(t, door.Close())
 }

@@ -21,6 +21,8 @@ type ask struct {
 	// answer writes the answer, by the status of HTTP, with more bytes right
 	// behind it.
 	answer func(status int, more string) error
+	// plain, if not nil, is a request that is to be passed on as it is.
+	plain *http.Request
 }
 
 func (s *Server) readConnect(conn net.Conn, br *bufio.Reader) (ask, error) {
@@ -37,7 +39,10 @@ func (s *Server) readConnect(conn net.Conn, br *bufio.Reader) (ask, error) {
 		return err
 	}}
 	if r.Method != http.MethodConnect {
-		return ask{}, errors.Join(errors.New("upstream: not a CONNECT"), a.answer(http.StatusMethodNotAllowed, ""))
+		if !r.URL.IsAbs() || r.URL.Port() != "" {
+			return ask{}, errors.Join(errors.New("upstream: not a request for a proxy"), a.answer(http.StatusBadRequest, ""))
+		}
+		a.to, a.plain = net.JoinHostPort(r.URL.Host, "80"), r
 	}
 	scheme, encoded, _ := strings.Cut(r.Header.Get("Proxy-Authorization"), " ")
 	if raw, err := base64.StdEncoding.DecodeString(encoded); err == nil && strings.EqualFold(scheme, "Basic") {

@@ -250,7 +250,31 @@ func (s *Server) serve(conn net.Conn) {
 		_ = ask.answer(status, "")
 		return
 	}
+	if ask.plain != nil {
+		s.pass(conn, ask)
+		return
+	}
 	s.connect(conn, br, ask, host, fault.Half)
+}
+
+// pass passes a plain request on, and its answer back.
+func (s *Server) pass(conn net.Conn, a ask) {
+	out, err := s.cfg.Dial(s.ctx, s.Exit())
+	if err != nil {
+		s.note(a, false)
+		_ = a.answer(http.StatusBadGateway, "")
+		return
+	}
+	defer s.forget(out)
+	if !s.hold(out, nil) {
+		return
+	}
+	s.note(a, true)
+	a.plain.Header.Del("Proxy-Authorization")
+	a.plain.Close = true
+	if a.plain.WriteProxy(out) == nil {
+		_, _ = io.Copy(conn, out)
+	}
 }
 
 // strike returns what is wrong for a connection to a host.

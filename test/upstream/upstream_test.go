@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"testing"
 	"time"
 
@@ -137,6 +138,23 @@ func TestWrongPassword(t *testing.T) {
 		if got, code := r.exit(t); code != egress.UpstreamAuth {
 			t.Errorf("%s with a wrong password: %q, %s", scheme, got, code)
 		}
+	}
+}
+
+// TestPlain checks that a request that is no CONNECT is passed on, without the
+// credentials.
+func TestPlain(t *testing.T) {
+	r := newRig(t, "http", "x")
+	u, err := url.Parse(r.URL())
+	must(t, err)
+	client := &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(u), DisableKeepAlives: true}}
+	resp, err := client.Get("http://exit.example.com/")
+	must(t, err)
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	must(t, err)
+	if string(body) != "127.1.0.1" {
+		t.Errorf("the site answers %q", body)
 	}
 }
 

@@ -1,0 +1,284 @@
+package egress
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/anteroom/anteroom/internal/session"
+	"github.com/anteroom/anteroom/internal/store"
+	"github.com/anteroom/anteroom/test/e2e/harness"
+	"github.com/anteroom/anteroom/test/idp"
+	"github.com/anteroom/anteroom/test/network"
+	"github.com/anteroom/anteroom/test/upstream"
+)
+
+// The sentences with which a session says how its way out stands.
+const (
+	failing = "does not answer at the moment"
+	mended  = "works again"
+)
+
+// TestFaults has a person's upstream fail in the middle of a sign-in, in one way
+// after the other. The session does the right thing; nothing is sent anywhere
+// but to that upstream; and when it is over the server holds nothing that it did
+// not hold before.
+func TestFaults(t *testing.T) {
+	ctx := limit(t, 4*time.Minute)
+	who := newPerson(t, ctx, "faults")
+	who.signIn(t, ctx, idp.Claude)
+	port, own := who.port(t, ctx)
+	up := shared.ups[own]
+	t.Cleanup(func() {
+		up.SetFault(upstream.Fault{})
+		up.SetExit(network.ExitAddr(own))
+		must(t, up.Revive())
+	})
+	waitIdle(t, ctx, own)
+	c := capture(t, up)
+	before := settled(t, ctx)
+
+	for _, test := range []struct {
+		name  string
+		fault func(t *testing.T, id string)
+	}{
+		{"it dies and comes back", func(t *testing.T, id string) {
+			up.Die()
+			says(t, ctx, who, id, failing)
+			must(t, up.Revive())
+			says(t, ctx, who, id, failing+".*"+mended)
+			who.finish(t, ctx, idp.Codex)
+		}},
+		{"407", func(t *testing.T, id string) {
+			up.SetFault(upstream.Fault{Status: http.StatusProxyAuthRequired})
+			says(t, ctx, who, id, failing)
+			up.SetFault(upstream.Fault{})
+			says(t, ctx, who, id, failing+".*"+mended)
+			who.finish(t, ctx, idp.Codex)
+		}},
+		{"slow answers", func(t *testing.T, _ string) {
+			up.SetFault(upstream.Fault{Delay: time.Second})
+			who.finish(t, ctx, idp.Codex)
+			up.SetFault(upstream.Fault{})
+		}},
+		{"bytes right behind the answer", func(t *testing.T, _ string) {
+			tries := []try{
+				{Name: "first", Do: "proxy", Say: connect(upstream.Greeter+":443", ""), want: "200 .*\r\n\r\n" + upstream.Greeting},
+				{Name: "half", Do: "proxy", Say: connect(upstream.Echoer+":443", "") + "once more", want: "200 .*\r\n\r\nonce more"},
+			}
+			judge(t, tries, who.probe(t, ctx, tries))
+			who.finish(t, ctx, idp.Codex)
+		}},
+		{"it closes half", func(t *testing.T, id string) {
+			up.SetFault(upstream.Fault{Half: true, Host: "auth.openai.com"})
+			must(t, who.page.SignInAt(ctx, idp.Codex, who.email(), idp.DefaultPassword))
+			failed(t, ctx, who, id, session.ReasonLoginExited)
+			up.SetFault(upstream.Fault{})
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			id := who.begin(t, ctx, idp.Codex)
+			test.fault(t, id)
+			must(t, who.page.Home(ctx))
+			nothingStays(t, ctx, before)
+		})
+	}
+	t.Run("its address changes", func(t *testing.T) { changes(t, ctx, who, up, port) })
+	clean(t, ctx, c)
+}
+
+// changes has the exit address change in the middle of a sign-in.
+func changes(t *testing.T, ctx context.Context, who someone, up *upstream.Server, port store.Port) {
+	id := who.begin(t, ctx, idp.Codex)
+	held := make(chan map[string]result, 1)
+	go func() {
+		held <- who.probe(t, ctx, []try{{Name: "held", Do: "hold", To: upstream.Echoer + ":443"}})
+	}()
+	must(t, until(ctx, func() error {
+		if !slices.ContainsFunc(up.Asked(), func(a upstream.Asked) bool { return a.To == upstream.Echoer+":443" && a.Taken }) {
+			return fmt.Errorf("the tunnel is not there")
+		}
+		return nil
+	}))
+	seen := len(shared.IDP.Requests())
+	was, is := up.Exit(), network.ExitAddr(len(shared.ups)+1)
+	up.SetExit(is)
+	failed(t, ctx, who, id, session.ReasonExitChanged)
+	s, err := who.Session(ctx, id)
+	must(t, err)
+	if want := fmt.Sprintf("Its exit address was %s and is %s.", was, is); s.Detail != want {
+		t.Errorf("the session says %q, want %q", s.Detail, want)
+	}
+	now, _ := who.port(t, ctx)
+	if now.State != store.PortQuarantined || now.UserID != who.id || now.ExitAddress != was.String() {
+		t.Errorf("the port is %+v, want it in quarantine, still theirs", now)
+	}
+	if r := (<-held)["held"]; !strings.Contains(r.Got, "200") || strings.Contains(r.Err, "timeout") {
+		t.Errorf("the tunnel that was open: %+v; want it to be ended", r)
+	}
+	must(t, until(ctx, func() error {
+		if n := up.Open(); n > 0 {
+			return fmt.Errorf("the upstream still has %d connections", n)
+		}
+		return nil
+	}))
+	tries := []try{{Name: "afterwards", Do: "proxy", Say: connect(exitSite+":443", ""), want: "no_upstream"}}
+	judge(t, tries, who.probe(t, ctx, tries))
+	for _, q := range shared.IDP.Requests()[seen:] {
+		if q.From == is.String() && q.Host != exitSite {
+			t.Errorf("from the other address there came %+v", q)
+		}
+	}
+	must(t, who.page.Home(ctx))
+	id, err = who.page.Connect(ctx, string(idp.Codex))
+	must(t, err)
+	failed(t, ctx, who, id, session.ReasonPortShut)
+	if port.PortKey != now.PortKey {
+		t.Errorf("they were moved from %s to %s", port.PortKey, now.PortKey)
+	}
+}
+
+// failed waits for the session that the page shows to have failed for a reason,
+// with its sentence.
+func failed(t *testing.T, ctx context.Context, who someone, id string, want session.Reason) {
+	t.Helper()
+	reason, sentence, err := who.page.Reason(ctx)
+	must(t, err)
+	if reason != string(want) || !strings.HasPrefix(sentence, want.Sentence()) {
+		t.Errorf("the page says %q (%s), want %q (%s)", sentence, reason, want.Sentence(), want)
+	}
+	s, err := who.Session(ctx, id)
+	must(t, err)
+	if s.State != session.Failed || s.Reason != want || s.CredentialID != "" {
+		t.Errorf("the session is %s, %s, with credential %q; want %s and none", s.State, s.Reason, s.CredentialID, want)
+	}
+	must(t, shared.WaitNoBrowserMachines(ctx))
+}
+
+// says waits until a session's messages so far, in one line, match an
+// expression.
+func says(t *testing.T, ctx context.Context, who someone, id, expression string) {
+	t.Helper()
+	re := regexp.MustCompile(expression)
+	var all strings.Builder
+	if err := who.Follow(ctx, id, func(e harness.Event) bool {
+		fmt.Fprintf(&all, "%s ", e.Message)
+		return re.MatchString(all.String())
+	}); err != nil {
+		t.Fatalf("the session says %q, want %q: %v", all.String(), expression, err)
+	}
+}
+
+// held is what the server holds: goroutines, and descriptors by what they are.
+type held struct {
+	goroutines  int
+	descriptors map[string]int
+}
+
+// hold looks at what the server holds. The door is to be shut: nobody talks to
+// the server but the look itself.
+func hold(ctx context.Context) (held, error) {
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return shared.door.Dial(ctx) },
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, shared.URL()+"/metrics", nil)
+	if err != nil {
+		return held{}, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return held{}, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return held{}, err
+	}
+	m := regexp.MustCompile(`(?m)^go_goroutines (\d+)$`).FindSubmatch(text)
+	if m == nil {
+		return held{}, fmt.Errorf("/metrics has no goroutines: %.200q", text)
+	}
+	h := held{descriptors: map[string]int{}}
+	if h.goroutines, err = strconv.Atoi(string(m[1])); err != nil {
+		return held{}, err
+	}
+	links, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", shared.PID()))
+	if err != nil {
+		return held{}, err
+	}
+	for _, link := range links {
+		to, err := os.Readlink(link)
+		if err != nil || strings.Contains(to, "/anteroom.db") {
+			continue // closed in between, or of the pool of database connections
+		}
+		kind, _, _ := strings.Cut(to, ":[")
+		h.descriptors[kind]++
+	}
+	return h, nil
+}
+
+// more says what the server holds beyond what it did before.
+func (h held) more(before held) error {
+	if h.goroutines > before.goroutines {
+		return fmt.Errorf("%d goroutines, before %d", h.goroutines, before.goroutines)
+	}
+	for kind, n := range h.descriptors {
+		if n > before.descriptors[kind] {
+			return fmt.Errorf("%d descriptors of %s, before %d", n, kind, before.descriptors[kind])
+		}
+	}
+	return nil
+}
+
+// settled is what the server holds once that does not get less any more, between
+// looks that are a while apart.
+func settled(t *testing.T, ctx context.Context) held {
+	t.Helper()
+	defer shared.door.Shut()()
+	last, err := hold(ctx)
+	must(t, err)
+	same := 0
+	must(t, until(ctx, func() error {
+		now, err := hold(ctx)
+		if err != nil {
+			return err
+		}
+		if last.more(now) != nil {
+			same = 0
+		}
+		if last = now; same < 20 {
+			same++
+			return fmt.Errorf("it still changes")
+		}
+		return nil
+	}))
+	return last
+}
+
+// nothingStays waits until the server holds no more than before.
+func nothingStays(t *testing.T, ctx context.Context, before held) {
+	t.Helper()
+	defer shared.door.Shut()()
+	soon, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if err := until(soon, func() error {
+		now, err := hold(soon)
+		if err != nil {
+			return err
+		}
+		return now.more(before)
+	}); err != nil {
+		t.Errorf("the server holds more than before: %v", err)
+	}
+}
