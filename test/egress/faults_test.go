@@ -47,6 +47,7 @@ func TestFaults(t *testing.T) {
 	waitIdle(t, ctx, own)
 	c := capture(t, up)
 	before := settled(t, ctx)
+	t.Run("planted", func(t *testing.T) { plantedHold(t, ctx, before) })
 
 	for _, test := range []struct {
 		name  string
@@ -100,12 +101,19 @@ func TestFaults(t *testing.T) {
 // changes has the exit address change in the middle of a sign-in.
 func changes(t *testing.T, ctx context.Context, who someone, up *upstream.Server, port store.Port) {
 	id := who.begin(t, ctx, idp.Codex)
-	held := make(chan map[string]result, 1)
+	tunnel := []try{{Name: "held", Do: "hold", To: upstream.Echoer + ":443"}}
+	command := who.bring(t, ctx, tunnel)
+	before := len(up.Asked())
+	held := make(chan string, 1)
 	go func() {
-		held <- who.probe(t, ctx, []try{{Name: "held", Do: "hold", To: upstream.Echoer + ":443"}})
+		out, _, err := who.Shell(ctx, command)
+		held <- out
+		if err != nil {
+			t.Error(err)
+		}
 	}()
 	must(t, until(ctx, func() error {
-		if !slices.ContainsFunc(up.Asked(), func(a upstream.Asked) bool { return a.To == upstream.Echoer+":443" && a.Taken }) {
+		if !slices.ContainsFunc(up.Asked()[before:], func(a upstream.Asked) bool { return a.To == upstream.Echoer+":443" && a.Taken }) {
 			return fmt.Errorf("the tunnel is not there")
 		}
 		return nil
@@ -123,7 +131,7 @@ func changes(t *testing.T, ctx context.Context, who someone, up *upstream.Server
 	if now.State != store.PortQuarantined || now.UserID != who.id || now.ExitAddress != was.String() {
 		t.Errorf("the port is %+v, want it in quarantine, still theirs", now)
 	}
-	if r := (<-held)["held"]; !strings.Contains(r.Got, "200") || strings.Contains(r.Err, "timeout") {
+	if r := told(t, tunnel, <-held)["held"]; !strings.Contains(r.Got, "200") || strings.Contains(r.Err, "timeout") {
 		t.Errorf("the tunnel that was open: %+v; want it to be ended", r)
 	}
 	must(t, until(ctx, func() error {
@@ -241,12 +249,12 @@ func (h held) more(before held) error {
 	return nil
 }
 
-// settled is what the server holds once that does not get less any more, between
-// looks that are a while apart.
+// settled is the least that the server holds, once many looks have found no less:
+// it asks for exit addresses all the time.
 func settled(t *testing.T, ctx context.Context) held {
 	t.Helper()
 	defer shared.door.Shut()()
-	last, err := hold(ctx)
+	least, err := hold(ctx)
 	must(t, err)
 	same := 0
 	must(t, until(ctx, func() error {
@@ -254,16 +262,40 @@ func settled(t *testing.T, ctx context.Context) held {
 		if err != nil {
 			return err
 		}
-		if last.more(now) != nil {
+		if least.more(now) != nil {
 			same = 0
+			least.lower(now)
 		}
-		if last = now; same < 20 {
-			same++
-			return fmt.Errorf("it still changes")
+		if same++; same < 40 {
+			return fmt.Errorf("it still gets less")
 		}
 		return nil
 	}))
-	return last
+	t.Logf("the server holds %d goroutines and %v", least.goroutines, least.descriptors)
+	return least
+}
+
+// lower takes over what is less.
+func (h *held) lower(now held) {
+	h.goroutines = min(h.goroutines, now.goroutines)
+	for kind, n := range h.descriptors {
+		h.descriptors[kind] = min(n, now.descriptors[kind])
+	}
+}
+
+// plantedHold checks that one connection too many is seen.
+func plantedHold(t *testing.T, ctx context.Context, before held) {
+	conn, err := shared.door.Dial(ctx)
+	must(t, err)
+	must(t, until(ctx, func() error {
+		now, err := hold(ctx)
+		if err == nil && now.more(before) == nil {
+			err = fmt.Errorf("it is not seen")
+		}
+		return err
+	}))
+	must(t, conn.Close())
+	nothingStays(t, ctx, before)
 }
 
 // nothingStays waits until the server holds no more than before.

@@ -44,7 +44,15 @@ const public = "1.1.1.1"
 // probe runs tries in a person's machine and returns what came of them.
 func (s someone) probe(t *testing.T, ctx context.Context, tries []try) map[string]result {
 	t.Helper()
-	m, err := s.EnsureMachine(ctx)
+	command := s.bring(t, ctx, tries)
+	return told(t, tries, s.shell(t, ctx, command))
+}
+
+// bring brings the probe and tries into a person's machine, and returns the
+// command that runs it.
+func (s someone) bring(t *testing.T, ctx context.Context, tries []try) (command string) {
+	t.Helper()
+	_, err := s.EnsureMachine(ctx)
 	must(t, err)
 	home := filepath.Join(shared.StateDir(), "homes", s.id)
 	program, err := os.ReadFile(shared.probe)
@@ -56,13 +64,15 @@ func (s someone) probe(t *testing.T, ctx context.Context, tries []try) map[strin
 		must(t, os.WriteFile(file, content, 0o755)) //nolint:gosec // it is to be run
 		must(t, os.Chmod(file, 0o755))              //nolint:gosec // the same
 	}
-	s.shell(t, ctx, "~/probe < ~/cases.json > ~/results.json")
-	answer, err := os.ReadFile(filepath.Join(home, "results.json"))
-	must(t, err)
+	return "~/probe < ~/cases.json"
+}
+
+// told reads what the probe told.
+func told(t *testing.T, tries []try, text string) map[string]result {
+	t.Helper()
 	var results []result
-	must(t, json.Unmarshal(answer, &results))
-	if len(results) != len(tries) {
-		t.Fatalf("on %s %d of %d tries have a result", m.ID, len(results), len(tries))
+	if err := json.Unmarshal([]byte(text), &results); err != nil || len(results) != len(tries) {
+		t.Fatalf("of %d tries the probe tells %q: %v", len(tries), text, err)
 	}
 	found := map[string]result{}
 	for _, r := range results {
