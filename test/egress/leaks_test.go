@@ -87,7 +87,7 @@ func judge(t *testing.T, tries []try, results map[string]result) {
 	for _, one := range tries {
 		t.Run(one.Name, func(t *testing.T) {
 			r, want := results[one.Name], one.want
-			if guestCatches && one.caught != "" {
+			if one.caught != "" {
 				want = one.caught
 			}
 			if strings.Contains(r.Got, secret) {
@@ -195,7 +195,7 @@ func waitIdle(t *testing.T, ctx context.Context, but int) {
 // mayAsk says whether an upstream may have been asked for something by a person.
 func mayAsk(a upstream.Asked, own int) bool {
 	host, port, err := net.SplitHostPort(a.To)
-	names := append(shared.IDP.Hosts(), public, upstream.Greeter, upstream.Echoer, "prefetched.example.net", "stun.example.com")
+	names := append(shared.IDP.Hosts(), public, "2606:4700::1111", upstream.Greeter, upstream.Echoer, "prefetched.example.net", "stun.example.com")
 	return err == nil && (port == "443" || port == "80") && slices.Contains(names, host) && a.User == fmt.Sprintf("customer-%d", own)
 }
 
@@ -300,7 +300,11 @@ func unproxied(other *upstream.Server) []try {
 		"NTP": {public + ":123", strings.Repeat("\x1b", 48)}, "the host": {network.ServerAddr.String() + ":53", dnsQuery},
 		"multicast": {"224.0.0.251:5353", dnsQuery}, "broadcast": {"255.255.255.255:67", "discover"}, "link-local": {"169.254.169.254:53", dnsQuery},
 	} {
-		all = append(all, try{Name: "UDP, " + name, Do: "udp", To: one[0], Say: one[1]})
+		t := try{Name: "UDP, " + name, Do: "udp", To: one[0], Say: one[1]}
+		if strings.HasSuffix(one[0], ":53") {
+			t.caught = "example" // answered in the machine, whomever it asks
+		}
+		all = append(all, t)
 	}
 	return append(all,
 		try{Name: "UDP, DNS", Do: "udp", To: "8.8.8.8:53", Say: dnsQuery, caught: "example"},
