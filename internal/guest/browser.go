@@ -32,8 +32,9 @@ const (
 		"<body style='font:16px sans-serif;display:grid;place-items:center;height:95vh'>Opening the sign-in page…" +
 		"<script>document.onvisibilitychange=()=>setTimeout(()=>document.hidden&&close(),1500)</script>"
 	// preferences of a fresh profile: the window manager frames the window
-	// (it does not), so that nobody can minimise the only window away.
-	preferences = `{"browser":{"custom_chrome_frame":false,"has_seen_welcome_page":true}}`
+	// (it does not), so that nobody can minimise the only window away; and no
+	// word is looked up, for which Chromium would get a dictionary from its maker.
+	preferences = `{"browser":{"custom_chrome_frame":false,"enable_spellchecking":false,"has_seen_welcome_page":true},"spellcheck":{"dictionaries":[],"dictionary":""}}`
 )
 
 // browserSettings are what Chromium reads once, at its start. A warm browser is

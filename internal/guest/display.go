@@ -42,6 +42,9 @@ func displayPrograms(ctx context.Context, env []string, logs io.Writer, logger *
 				"-AlwaysShared", "-AcceptSetDesktopSize=1",
 				"-FrameRate", "60",
 				"-MaxCutText", "262144",
+				// What is only selected is not copied: it would take the place
+				// of what the person is about to paste over it.
+				"-SendPrimary=0", "-SetPrimary=0",
 				"-IdleTimeout", "0",
 				"-nolisten", "tcp", "-nolisten", "local",
 				"-extension", "GLX",

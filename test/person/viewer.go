@@ -92,6 +92,17 @@ func (p *Page) fill(ctx context.Context, provider idp.Provider, field int, text 
 	return p.keys(ctx, text)
 }
 
+// FocusEmail clicks on the first field.
+func (p *Page) FocusEmail(ctx context.Context, provider idp.Provider) error {
+	return p.focus(ctx, provider, 0)
+}
+
+// Enter presses Enter, wherever the focus is.
+func (p *Page) Enter(ctx context.Context) error { return p.keys(ctx, kb.Enter) }
+
+// Backspace presses Backspace, wherever the focus is.
+func (p *Page) Backspace(ctx context.Context) error { return p.keys(ctx, kb.Backspace) }
+
 // FocusPassword clicks on the second field. Once that shows the focus, all that
 // was typed before has arrived.
 func (p *Page) FocusPassword(ctx context.Context, provider idp.Provider) error {
@@ -105,7 +116,7 @@ func (p *Page) FocusPassword(ctx context.Context, provider idp.Provider) error {
 func (p *Page) focus(ctx context.Context, provider idp.Provider, field int) error {
 	fields, err := p.fields(ctx, provider, -1)
 	for err == nil {
-		at := fields[field]
+		at := fields[field].point
 		if err := p.click(ctx, at); err != nil {
 			return err
 		}
@@ -116,43 +127,66 @@ func (p *Page) focus(ctx context.Context, provider idp.Provider, field int) erro
 			return err
 		}
 		lost := err
-		if fields, err = p.fields(ctx, provider, -1); err == nil && fields[field] == at {
+		if fields, err = p.fields(ctx, provider, -1); err == nil && fields[field].point == at {
 			return fmt.Errorf("person: a click on the remote screen was lost: %w", lost)
 		}
 	}
 	return err
 }
 
-// fields finds the two fields of a sign-in page by their borders: two lines as
-// far apart as a field is high, grey, or nearly black where the focus is. If
-// focused is not negative it waits until that field has the focus.
-func (p *Page) fields(ctx context.Context, provider idp.Provider, focused int) ([]point, error) {
+// WaitFilled waits until there is text in a field of the sign-in page, 0 or 1, or
+// until there is none.
+func (p *Page) WaitFilled(ctx context.Context, provider idp.Provider, number int, filled bool) error {
+	_, err := p.fieldsThat(ctx, provider, fmt.Sprintf("with text in number %d: %t", number, filled),
+		`(all, number, filled) => all[number].Filled === filled`, number, filled)
+	return err
+}
+
+// fields finds the two fields of a sign-in page. If focused is not negative it
+// waits until that field has the focus.
+func (p *Page) fields(ctx context.Context, provider idp.Provider, focused int) ([]field, error) {
+	if focused < 0 {
+		return p.fieldsThat(ctx, provider, "", `() => true`)
+	}
+	return p.fieldsThat(ctx, provider, fmt.Sprintf("with the focus on number %d", focused),
+		`(all, number) => all[number].Focused`, focused)
+}
+
+// field is one of the two fields of a sign-in page, with a point in it.
+type field struct {
+	point
+
+	Focused, Filled bool
+}
+
+// fieldsThat waits for two fields of which are, a JavaScript function of them
+// and the arguments, is true. It finds them by their borders: two lines as far
+// apart as a field is high, grey, or nearly black where the focus is. Text is
+// what is dark in a field's left part, behind where an empty one has its caret.
+func (p *Page) fieldsThat(ctx context.Context, provider idp.Provider, what, are string, args ...any) ([]field, error) {
 	const height = 48
 	r, g, b := provider.Band()
-	what := fmt.Sprintf("at the viewer for the fields of %s", provider)
-	if focused >= 0 {
-		what += fmt.Sprintf(", number %d with the focus", focused)
-	}
-	return look[[]point](ctx, p, what, `(r, g, b, height, focused) => { `+screen+band+`
-  const x = (canvas.width >> 1) + 180, is = column(x);
+	return look[[]field](ctx, p, fmt.Sprintf("at the viewer for the fields of %s %s", provider, what), `(r, g, b, height, args) => { `+screen+band+`
+  const middle = canvas.width >> 1, x = middle + 180, is = column(x);
   const grey = (y) => is(y, 136, 136, 136, 24), black = (y) => is(y, 16, 16, 16, 40);
   const found = [];
   const top = bandEnd(r, g, b);
   if (!top) return null;
+  const box = canvas.getBoundingClientRect();
+  const text = (y) => pixels(middle - 204, y - 12, 100, 24, 100, 24).some((v, i) => i % 4 === 1 && v < 110);
   for (let y = top + 1; y + height < canvas.height; y++) {
     for (const line of [grey, black]) {
       // A border is two pixels wide, and between the lines the field is white.
       if (line(y) && !line(y - 1) && is(y + 4, 255, 255, 255, 8) && (line(y + height - 1) || line(y + height - 2)) && !line(y + height + 2)) {
-        found.push({y: y + height / 2, focused: line === black});
+        const at = y + height / 2;
+        found.push({X: box.x + x * box.width / canvas.width, Y: box.y + at * box.height / canvas.height, Focused: line === black, Filled: text(at)});
         y += height;
         break;
       }
     }
   }
-  if (found.length !== 2 || (focused >= 0 && !found[focused].focused)) return null;
-  const box = canvas.getBoundingClientRect();
-  return found.map((f) => ({X: box.x + x * box.width / canvas.width, Y: box.y + f.y * box.height / canvas.height}));
-}`, r, g, b, height, focused)
+  return found.length === 2 && (`+are+`)(found, ...args) ? found : null;
+}`, r, g, b, height, append([]any{}, args...))
 }
 
 // WaitViewerPhase waits until the viewer says that it is "connecting", "live",

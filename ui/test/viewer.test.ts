@@ -26,10 +26,13 @@ describe("expectedSize", () => {
 });
 
 describe("noVNC", () => {
-  it("still has the two methods that ViewerRFB overrides", () => {
+  it("still has what ViewerRFB uses of its insides", () => {
     const methods = Object.getOwnPropertyNames(RFB.prototype);
     expect(methods).toContain("_screenSize");
     expect(methods).toContain("_requestRemoteResize");
+    expect(String(Reflect.get(RFB.prototype, "clipboardPasteFrom"))).toContain("this._clipboardText = text");
+    const messages = Reflect.get(RFB, "messages") as Record<string, unknown>;
+    expect(String(messages["extendedClipboardProvide"])).toContain("(sock, formats, inData)");
   });
 
   it("still asks for the size through them", () => {

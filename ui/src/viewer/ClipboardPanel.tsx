@@ -29,6 +29,8 @@ export function ClipboardPanel({ remote, onSend, disabled }: Props): JSX.Element
   const send = (): void => {
     const c = clip(text);
     onSend(c.text);
+    // Ctrl+V on the screen pastes what the device holds: the same from now on.
+    void writeClipboard(c.text);
     setSaid(c.cut ? TOO_LONG : "Sent. Paste it over there with Ctrl+V or the menu.");
   };
   const take = async (): Promise<void> => {

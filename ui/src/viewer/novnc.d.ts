@@ -27,5 +27,11 @@ declare module "@novnc/novnc" {
     protected _screenSize(): { w: number; h: number };
     /** Not documented by noVNC; see ViewerRFB. */
     protected _requestRemoteResize(): void;
+    /** Not documented by noVNC; see ViewerRFB. */
+    protected _clipboardText: string | null;
+    /** Not documented by noVNC; see ViewerRFB. */
+    protected _sock: object;
+    /** Not documented by noVNC; see ViewerRFB. */
+    static messages: { extendedClipboardProvide(sock: object, formats: number[], data: string[]): void };
   }
 }

@@ -1,15 +1,28 @@
 import RFB from "@novnc/novnc";
 import { remoteSize, type Size } from "./size";
 
+// The extended clipboard's format of plain text.
+const FORMAT_TEXT = 1;
+
 /** ViewerRFB is noVNC's RFB, asking for a remote screen of a size that suits
  * Chromium instead of exactly the viewer's: a phone is narrower than Chromium's
  * narrowest window, and a fractional size would be asked for again and again.
  * noVNC scales the picture to the viewer, mouse positions included.
  *
- * It overrides two methods that are not part of noVNC's documented interface;
- * the version is pinned, and a test fails if an update takes them away. */
+ * Text for the remote clipboard it sends at once. noVNC only announces it, and
+ * the remote program fetches it as it pastes: a key that is pressed meanwhile,
+ * such as Enter after a password, would be there before the text.
+ *
+ * For both it uses what is not part of noVNC's documented interface; the version
+ * is pinned, and a test fails if an update takes it away. */
 export class ViewerRFB extends RFB {
   private asking = false;
+
+  override clipboardPasteFrom(text: string): void {
+    super.clipboardPasteFrom(text);
+    // Without the extended clipboard the text has just been sent.
+    if (this._clipboardText === text) RFB.messages.extendedClipboardProvide(this._sock, [FORMAT_TEXT], [text]);
+  }
 
   protected override _screenSize(): Size {
     const view = super._screenSize();

@@ -175,6 +175,7 @@ it("moves the clipboard in both directions", async () => {
   await page.getByTestId("clipboard-text").fill("by hand");
   await page.getByTestId("clipboard-send").click();
   await until(async () => expect((await stage.seen()).clipboard).toBe("by hand"));
+  expect(await page.evaluate(() => navigator.clipboard.readText())).toBe("by hand"); // for Ctrl+V
   await page.evaluate(() => navigator.clipboard.writeText("by Ctrl+V"));
   await page.getByTestId("viewer").click({ position: { x: 100, y: 150 } });
   await page.keyboard.press("Control+v");
