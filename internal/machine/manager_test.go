@@ -1,12 +1,14 @@
 package machine_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -57,6 +59,26 @@ func (r rig) start(t *testing.T, id string) (*machine.Machine, machine.Created) 
 	}
 	t.Cleanup(m.Detach)
 	return m, created
+}
+
+// A machine whose programs are not caught is one all the same; the log says so,
+// with not too many of the guest's words.
+func TestUncaught(t *testing.T) {
+	fake.Bubble(t, func(t *testing.T) {
+		var log bytes.Buffer
+		r := newRig(t)
+		r.manager = machine.NewManager(fake.NewDriver(r.host), slog.New(slog.NewTextHandler(&log, nil)))
+		r.host.Script(func(machine.Spec) fake.Script {
+			return lies(func(a *guestapi.Ack) { a.Uncaught = "no TUN device\n" + strings.Repeat("\x1b[2J", 10_000) })
+		})
+		m, _ := r.start(t, "machine1")
+		if err := asks(t.Context(), t, m); err != nil {
+			t.Error(err)
+		}
+		if got := log.String(); !strings.Contains(got, "no TUN device") || strings.Count(got, "\n") != 1 || len(got) > 1024 {
+			t.Errorf("the log says %.2000q", got)
+		}
+	})
 }
 
 // asks makes a request that any configured machine answers.

@@ -88,6 +88,9 @@ func testCatch(t *testing.T, s Setup) {
 		{"a datagram", bashSays("exec 3<>/dev/udp/192.0.2.7/443; echo hello >&3; read -t 10 <&3"), "Connection refused"},
 		{"a datagram, IPv6", bashSays("exec 3<>/dev/udp/2001:db8::7/3478; echo hello >&3; read -t 10 <&3"), "Connection refused"},
 		{"who", "id -u", "1000"},
+		{"the device", perlSays(`open(F, "+<", "/dev/net/tun"); $r = pack("a16Sx22", "anteroom0", 0x1001); ioctl(F, 0x400454ca, $r)`), "Operation not permitted"},
+		{"another device", perlSays(`open(F, "+<", "/dev/net/tun"); $r = pack("a16Sx22", "tun9", 0x1001); ioctl(F, 0x400454ca, $r)`), "Operation not permitted"},
+		{"packets of one's own", perlSays(`use Socket; socket(S, PF_INET, SOCK_RAW, 1)`), "Operation not permitted"},
 	} {
 		if got := person(t, client, test.command); got != test.want {
 			t.Errorf("%s: %q, want %q", test.what, got, test.want)
@@ -108,6 +111,9 @@ func testCatch(t *testing.T, s Setup) {
 func bashSays(script string) string {
 	return fmt.Sprintf(`bash -c '%s' 2>&1 | sed -n 's/.*: //;$p'`, script)
 }
+
+// perlSays is a command that prints why the last of some statements fails.
+func perlSays(script string) string { return fmt.Sprintf(`perl -e '%s or print $!'`, script) }
 
 // person runs a shell command as the person in a CLI machine, with the proxy
 // variables that it gets set.
