@@ -237,7 +237,9 @@ func TestDeletionReachesTheMachine(t *testing.T) {
 					return !ok
 				})
 				<-time.After(time.Hour)
-				if n := taken.Load(); n != 1 {
+				// What has no answer is sent again, and the machine may have taken
+				// the first; but not for ever.
+				if n := taken.Load(); n < 1 || n > 2 {
 					t.Errorf("they were taken away %d times", n)
 				}
 			})

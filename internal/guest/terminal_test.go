@@ -135,7 +135,7 @@ func (x *term) child() int {
 
 func gone(pid int) bool {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	return err != nil || strings.Contains(string(stat), ") Z ")
+	return err != nil || strings.Contains(string(stat), ") Z ") || strings.Contains(string(stat), ") X ")
 }
 
 func TestTerminalEndsWithItsStream(t *testing.T) {
