@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -203,5 +204,26 @@ func TestEveryPackageIsDescribed(t *testing.T) {
 		if !strings.Contains(string(text), "`"+pkg+"`") && !strings.Contains(string(text), "`"+name+"`") {
 			t.Errorf("%s is not in ARCHITECTURE.md's table of packages", pkg)
 		}
+	}
+}
+
+// TestOneGVisor: the network stack in the agent is of the same version as the
+// runsc that machines run in.
+func TestOneGVisor(t *testing.T) {
+	pinned := regexp.MustCompile(`(?m)^\tgvisor\.dev/gvisor (\S+)`)
+	var found []string
+	for _, file := range []string{"go.mod", "tools/runsc/go.mod"} {
+		b, err := os.ReadFile(filepath.Join("..", "..", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := pinned.FindSubmatch(b)
+		if m == nil {
+			t.Fatalf("%s does not name gVisor", file)
+		}
+		found = append(found, string(m[1]))
+	}
+	if found[0] != found[1] {
+		t.Errorf("go.mod has gVisor %s, tools/runsc has %s", found[0], found[1])
 	}
 }

@@ -1,7 +1,7 @@
 //go:build linux
 
 // Package gvisor makes machines as gVisor sandboxes (runsc, systrap): a kernel
-// in user space, no network device, the golden image as a read-only root that
+// in user space, no way to a network, the golden image as a read-only root that
 // all machines share, everything written kept in memory.
 //
 // What the host holds of a machine, in the order in which it is made and in
