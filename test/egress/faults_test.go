@@ -249,48 +249,72 @@ func (h held) more(before held) error {
 	return nil
 }
 
-// settled is the least that the server holds, once many looks have found no less:
-// it asks for exit addresses all the time.
+// manyLooks is how many looks are taken together: the server asks for exit
+// addresses all the time, and counting itself takes goroutines, more or fewer.
+const manyLooks = 21
+
+// looks are the last so many, each of which is a while after the one before.
+type looks []held
+
+// again looks once more, and says what the server holds in the median, of each
+// kind, once there have been enough looks.
+func (l *looks) again(ctx context.Context) (median held, err error) {
+	now, err := hold(ctx)
+	if err != nil {
+		return held{}, err
+	}
+	*l = append(*l, now)
+	if len(*l) < manyLooks {
+		return held{}, fmt.Errorf("only %d looks so far", len(*l))
+	}
+	*l = (*l)[len(*l)-manyLooks:]
+	middle := func(number func(held) int) int {
+		var all []int
+		for _, h := range *l {
+			all = append(all, number(h))
+		}
+		slices.Sort(all)
+		return all[manyLooks/2]
+	}
+	median = held{goroutines: middle(func(h held) int { return h.goroutines }), descriptors: map[string]int{}}
+	for kind := range now.descriptors {
+		median.descriptors[kind] = middle(func(h held) int { return h.descriptors[kind] })
+	}
+	return median, nil
+}
+
+// settled is what the server holds once that does not get less any more.
 func settled(t *testing.T, ctx context.Context) held {
 	t.Helper()
 	defer shared.door.Shut()()
-	least, err := hold(ctx)
-	must(t, err)
-	same := 0
+	var l looks
+	var last *held
 	must(t, until(ctx, func() error {
-		now, err := hold(ctx)
+		now, err := l.again(ctx)
 		if err != nil {
 			return err
 		}
-		if least.more(now) != nil {
-			same = 0
-			least.lower(now)
-		}
-		if same++; same < 40 {
-			return fmt.Errorf("it still gets less")
+		less := last == nil || last.more(now) != nil
+		last, l = &now, nil
+		if less {
+			return fmt.Errorf("it still gets less: %v", now)
 		}
 		return nil
 	}))
-	t.Logf("the server holds %d goroutines and %v", least.goroutines, least.descriptors)
-	return least
-}
-
-// lower takes over what is less.
-func (h *held) lower(now held) {
-	h.goroutines = min(h.goroutines, now.goroutines)
-	for kind, n := range h.descriptors {
-		h.descriptors[kind] = min(n, now.descriptors[kind])
-	}
+	t.Logf("the server holds %d goroutines and %v", last.goroutines, last.descriptors)
+	return *last
 }
 
 // plantedHold checks that one connection too many is seen.
 func plantedHold(t *testing.T, ctx context.Context, before held) {
+	defer shared.door.Shut()()
 	conn, err := shared.door.Dial(ctx)
 	must(t, err)
+	var l looks
 	must(t, until(ctx, func() error {
-		now, err := hold(ctx)
+		now, err := l.again(ctx)
 		if err == nil && now.more(before) == nil {
-			err = fmt.Errorf("it is not seen")
+			err = fmt.Errorf("it is not seen: %v", now)
 		}
 		return err
 	}))
@@ -298,19 +322,25 @@ func plantedHold(t *testing.T, ctx context.Context, before held) {
 	nothingStays(t, ctx, before)
 }
 
+// stayTime is how long the server may take to let go of something.
+const stayTime = 30 * time.Second
+
 // nothingStays waits until the server holds no more than before.
 func nothingStays(t *testing.T, ctx context.Context, before held) {
 	t.Helper()
 	defer shared.door.Shut()()
-	soon, cancel := context.WithTimeout(ctx, 30*time.Second)
+	soon, cancel := context.WithTimeout(ctx, stayTime)
 	defer cancel()
+	var l looks
+	var more error
 	if err := until(soon, func() error {
-		now, err := hold(soon)
-		if err != nil {
-			return err
+		now, err := l.again(soon)
+		if err == nil {
+			more = now.more(before)
+			err = more
 		}
-		return now.more(before)
+		return err
 	}); err != nil {
-		t.Errorf("the server holds more than before: %v", err)
+		t.Errorf("the server holds more than before: %v (%v)", more, err)
 	}
 }

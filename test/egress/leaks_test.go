@@ -37,9 +37,12 @@ type try struct {
 
 type result struct{ Name, Got, Err string }
 
-// public is an address of the public internet that the upstream may be asked for.
-// It refuses.
-const public = "1.1.1.1"
+// public and public6 are addresses of the public internet that the upstream may
+// be asked for. It refuses.
+const (
+	public  = "1.1.1.1"
+	public6 = "2606:4700::1111"
+)
 
 // probe runs tries in a person's machine and returns what came of them.
 func (s someone) probe(t *testing.T, ctx context.Context, tries []try) map[string]result {
@@ -195,7 +198,7 @@ func waitIdle(t *testing.T, ctx context.Context, but int) {
 // mayAsk says whether an upstream may have been asked for something by a person.
 func mayAsk(a upstream.Asked, own int) bool {
 	host, port, err := net.SplitHostPort(a.To)
-	names := append(shared.IDP.Hosts(), public, "2606:4700::1111", upstream.Greeter, upstream.Echoer, "prefetched.example.net", "stun.example.com")
+	names := append(shared.IDP.Hosts(), public, public6, upstream.Greeter, upstream.Echoer, "prefetched.example.net", "stun.example.com")
 	return err == nil && (port == "443" || port == "80") && slices.Contains(names, host) && a.User == fmt.Sprintf("customer-%d", own)
 }
 
@@ -282,7 +285,7 @@ func unproxied(other *upstream.Server) []try {
 	_, serverPort, _ := net.SplitHostPort(shared.door.Address())
 	var all []try
 	for name, to := range map[string]string{
-		"the public internet": public + ":443", "IPv6": "[2606:4700::1111]:443", "mail": public + ":25", "DNS over TCP": "8.8.8.8:53",
+		"the public internet": public + ":443", "IPv6": "[" + public6 + "]:443", "mail": public + ":25", "DNS over TCP": "8.8.8.8:53",
 		"the host": network.ServerAddr.String() + ":443", "the host, IPv6": "[" + network.ServerAddr6.String() + "]:443",
 		"the host, mapped": "[::ffff:" + network.ServerAddr.String() + "]:80", "the server's port": network.ServerAddr.String() + ":" + serverPort,
 		"loopback": "127.0.0.1:443", "loopback, the server's port": "127.0.0.1:" + serverPort, "loopback, all addresses": "0.0.0.0:80",
@@ -296,18 +299,17 @@ func unproxied(other *upstream.Server) []try {
 	stun := "\x00\x01\x00\x00\x21\x12\xa4\x42anteroom-stn"
 	quic := "\xc0\x00\x00\x00\x01\x08anteroom\x00\x00\x44\x9e" + strings.Repeat("\x00", 1180)
 	for name, one := range map[string][2]string{
-		"QUIC": {public + ":443", quic}, "STUN": {public + ":3478", stun}, "STUN, IPv6": {"[2606:4700::1111]:3478", stun},
+		"QUIC": {public + ":443", quic}, "STUN": {public + ":3478", stun}, "STUN, IPv6": {"[" + public6 + "]:3478", stun},
 		"NTP": {public + ":123", strings.Repeat("\x1b", 48)}, "the host": {network.ServerAddr.String() + ":53", dnsQuery},
-		"multicast": {"224.0.0.251:5353", dnsQuery}, "broadcast": {"255.255.255.255:67", "discover"}, "link-local": {"169.254.169.254:53", dnsQuery},
+		"DNS": {"8.8.8.8:53", dnsQuery}, "multicast": {"224.0.0.251:5353", dnsQuery}, "broadcast": {"255.255.255.255:67", "discover"}, "link-local": {"169.254.169.254:53", dnsQuery},
 	} {
-		t := try{Name: "UDP, " + name, Do: "udp", To: one[0], Say: one[1]}
-		if strings.HasSuffix(one[0], ":53") {
-			t.caught = "example" // answered in the machine, whomever it asks
+		one := try{Name: "UDP, " + name, Do: "udp", To: one[0], Say: one[1]}
+		if strings.HasSuffix(one.To, ":53") {
+			one.caught = "example" // whomever is asked, the machine itself answers
 		}
-		all = append(all, t)
+		all = append(all, one)
 	}
 	return append(all,
-		try{Name: "UDP, DNS", Do: "udp", To: "8.8.8.8:53", Say: dnsQuery, caught: "example"},
 		try{Name: "TCP to a name", Do: "tcp", To: exitSite + ":80", Say: request, caught: network.ExitAddr(0).String()[:len("203.0.113.")]},
 		try{Name: "TCP to a name that speaks first", Do: "tcp", To: upstream.Greeter + ":443", caught: upstream.Greeting},
 		try{Name: "HTTPS without the proxy", Do: "direct", To: "https://" + exitSite + "/json", caught: `"ip":"203\.0\.113\.`},
