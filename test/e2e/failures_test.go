@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -45,9 +46,16 @@ func TestFailures(t *testing.T) {
 			fail(t, idp.Claude, idp.AtToken, idp.Fault{Garbage: true})
 			signInHere(t, ctx, who, idp.Claude)
 		}},
-		{"the tool ends early", idp.Gemini, session.ReasonLoginExited, func(t *testing.T, ctx context.Context, who someone, _ string) {
+		{"the provider breaks off", idp.Gemini, session.ReasonLoginExited, func(t *testing.T, ctx context.Context, who someone, _ string) {
 			fail(t, idp.Gemini, idp.AtToken, idp.Fault{Drop: true})
 			signInHere(t, ctx, who, idp.Gemini)
+		}},
+		{"the tool is killed", idp.Codex, session.ReasonLoginExited, func(t *testing.T, ctx context.Context, who someone, id string) {
+			must(t, who.page.WaitSignInPage(ctx, idp.Codex))
+			s, err := who.Session(ctx, id)
+			must(t, err)
+			_, err = shared.rig.Inside(ctx, s.VMID, "pkill", "-KILL", "-x", "codex")
+			must(t, err)
 		}},
 		{"the machine is killed", idp.Claude, session.ReasonMachineLost, func(t *testing.T, ctx context.Context, who someone, id string) {
 			must(t, who.page.WaitSignInPage(ctx, idp.Claude))
@@ -118,6 +126,47 @@ func tryAgain(t *testing.T, ctx context.Context, who someone, provider idp.Provi
 	must(t, err)
 	signInHere(t, ctx, who, provider)
 	who.completed(t, ctx)
+}
+
+// endingTools end before anybody could sign in to them: the scripts that they are.
+var endingTools = map[string]string{
+	"broken": "echo This tool is broken. >&2; exit 3",
+	"silent": "exit 0", // and has signed in to nothing
+}
+
+// providerFile is a provider file whose sign-in is a shell's script.
+const providerFile = `name: %[1]s
+title: Tool %[1]s
+vendor: Nobody
+terms: https://%[1]s.example/terms
+version: "1"
+login: {argv: [sh, -c, %[2]q], dialogue: none, flow: loopback, timeout: 5m, exits_on_success: true}
+url: {hooks: [BROWSER], hosts: [%[1]s.example]}
+files: [{name: token, path: .%[1]s/token, required: true, secret: true}]
+target: {private_dirs: [{path: .%[1]s}]}
+refresh: {rotates: false}
+hosts: [%[1]s.example]
+`
+
+// TestToolEnds has tools that end by themselves before the person can do a
+// thing.
+func TestToolEnds(t *testing.T) {
+	ctx := limit(t, 2*time.Minute)
+	dir := t.TempDir()
+	for name, script := range endingTools {
+		must(t, os.WriteFile(filepath.Join(dir, name+".yaml"), fmt.Appendf(nil, providerFile, name, script), 0o600))
+	}
+	who := newPerson(t, ctx, shared.rig, "tool-ends")
+	must(t, shared.rig.Stop(ctx))
+	must(t, shared.rig.Restart(ctx, "--providers-dir", dir))
+	for name := range endingTools {
+		must(t, who.page.Home(ctx))
+		_, err := who.page.Connect(ctx, name)
+		must(t, err)
+		ended(t, ctx, shared.rig, who, session.ReasonLoginExited)
+	}
+	must(t, shared.rig.Stop(ctx))
+	must(t, shared.rig.Restart(ctx))
 }
 
 // TestNoMemory starts the server where there is not enough memory for a machine.

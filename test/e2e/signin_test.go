@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/anteroom/anteroom/internal/provider"
 	"github.com/anteroom/anteroom/test/e2e/harness"
 	"github.com/anteroom/anteroom/test/idp"
 )
@@ -19,22 +20,16 @@ type tool struct {
 	status   string // its own status command; empty if it has none
 	says     string // what that says of somebody who is signed in
 	prompt   string // asks it one thing
-	files    []string
 }
 
 var tools = []tool{
 	{
 		provider: idp.Claude, status: "claude auth status", says: `"loggedIn": true`, prompt: "claude -p hello",
-		files: []string{".claude/.credentials.json"},
 	},
 	{
 		provider: idp.Codex, status: "codex login status", says: "Logged in using ChatGPT", prompt: "codex exec --skip-git-repo-check hello",
-		files: []string{".codex/auth.json"},
 	},
-	{
-		provider: idp.Gemini, prompt: "gemini --skip-trust -p hello",
-		files: []string{".gemini/oauth_creds.json"},
-	},
+	{provider: idp.Gemini, prompt: "gemini --skip-trust -p hello"},
 }
 
 // TestSignIn is the main job, for each of the real tools.
@@ -49,6 +44,9 @@ func TestSignIn(t *testing.T) {
 			who.signIn(t, ctx, tool.provider)
 			who.completed(t, ctx)
 			t.Logf("signed in after %.1fs", time.Since(began).Seconds())
+			if c := active(t, ctx, who, tool.provider); c.Account != who.email() {
+				t.Errorf("the account is %q, want %q", c.Account, who.email())
+			}
 
 			must(t, who.page.OpenTerminal(ctx))
 			if tool.status != "" {
@@ -72,14 +70,18 @@ func TestSignIn(t *testing.T) {
 	}
 }
 
-// private checks that the credential files are the person's alone and in
-// memory only.
+// private checks that the credential files, all that the provider's file names,
+// are the person's alone and in memory only.
 func private(t *testing.T, ctx context.Context, who someone, tool tool) {
 	t.Helper()
-	for _, name := range tool.files {
-		out := who.shell(t, ctx, fmt.Sprintf(`stat -L -c "%%a %%U %%F" ~/%s; stat -L -f -c %%T ~/%s`, name, name))
+	set, err := provider.Load("")
+	must(t, err)
+	file, err := set.Get(string(tool.provider))
+	must(t, err)
+	for _, f := range file.Files {
+		out := who.shell(t, ctx, fmt.Sprintf(`stat -L -c "%%a %%U %%F" ~/%s; stat -L -f -c %%T ~/%s`, f.Path, f.Path))
 		if want := "600 person regular file\ntmpfs"; out != want {
-			t.Errorf("%s is %q, want %q", name, out, want)
+			t.Errorf("%s is %q, want %q", f.Path, out, want)
 		}
 	}
 }
