@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -132,6 +133,16 @@ func tryAgain(t *testing.T, ctx context.Context, who someone, provider idp.Provi
 var endingTools = map[string]string{
 	"broken": "echo This tool is broken. >&2; exit 3",
 	"silent": "exit 0", // and has signed in to nothing
+}
+
+// endingSites are the hosts that they need: a tool is not started whose hosts
+// cannot be reached.
+func endingSites() map[string]http.Handler {
+	sites := map[string]http.Handler{}
+	for name := range endingTools {
+		sites[name+".example"] = http.NotFoundHandler()
+	}
+	return sites
 }
 
 // providerFile is a provider file whose sign-in is a shell's script.
