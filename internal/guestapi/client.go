@@ -105,6 +105,13 @@ func (c *Client) VNC(ctx context.Context) (io.ReadWriteCloser, error) {
 	return c.upgrade(ctx, PathVNC)
 }
 
+// Screen opens the machine's screen as encoded video, with a way back for input:
+// screen frames (WriteScreenFrame, ReadScreenFrame). codec is "vp8" or "h264";
+// the machine refuses one that it has no encoder for.
+func (c *Client) Screen(ctx context.Context, codec string) (io.ReadWriteCloser, error) {
+	return c.upgrade(ctx, PathScreen+"?"+url.Values{"codec": {codec}}.Encode())
+}
+
 // Terminal opens a terminal in a cli machine; the stream carries terminal
 // frames (WriteTermFrame, ReadTermFrame).
 func (c *Client) Terminal(ctx context.Context, cols, rows int) (io.ReadWriteCloser, error) {

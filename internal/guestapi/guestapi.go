@@ -19,6 +19,7 @@ const (
 	PathCollect     = "/credentials/collect" // POST Collect, answered by Credentials (cli machines only)
 	PathDeliver     = "/credentials/put"     // POST Delivery, answered by DeliveryAck
 	PathVNC         = "/vnc"                 // GET with Upgrade: anteroom-stream; then RFB
+	PathScreen      = "/screen"              // GET ?codec=vp8 with Upgrade: anteroom-stream; then screen frames
 	PathTerminal    = "/terminal"            // GET ?cols&rows with Upgrade: anteroom-stream; then terminal frames
 	PathRun         = "/run"                 // POST RunRequest, answered by RunResult (cli machines only)
 )
