@@ -128,19 +128,19 @@ list_all() { CGO_ENABLED=0 GOFLAGS='' go list -deps ./cmd/...; }
 
 # --- gVisor -----------------------------------------------------------------
 
-runsc_version() { sed -n 's/^\tgvisor.dev\/gvisor \(v[^ ]*\).*/\1/p' tools/runsc/go.mod; }
+runsc_version() { sed -n 's/^require gvisor.dev\/gvisor \(v[^ ]*\).*/\1/p' tools/runsc/go.mod; }
 
 make_runsc() {
   local target=$1
   [[ ! -x $target ]] || return 0
   # Static: a dynamic runsc cannot run itself again in its chroot.
-  (cd tools/runsc && go_build -ldflags "-X gvisor.dev/gvisor/runsc/version.version=$(cd ../.. && runsc_version)" -o "$target.new" gvisor.dev/gvisor/runsc)
+  (cd tools/runsc && go_build -ldflags "-X gvisor.dev/gvisor/runsc/version.version=$(cd ../.. && runsc_version)" -o "$target.new" .)
   mv "$target.new" "$target"
 }
 
 build_runsc() {
   local wanted target
-  wanted=$({ cat tools/runsc/go.mod tools/runsc/go.sum && declare -f go_build make_runsc; } | key)
+  wanted=$({ cat tools/runsc/{go.mod,go.sum,main.go} && declare -f go_build make_runsc; } | key)
   [[ -x bin/runsc ]] && is_made runsc "$wanted" && return
   get_go
   target=$ANTEROOM_CACHE/runsc-$wanted

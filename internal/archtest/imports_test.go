@@ -210,7 +210,7 @@ func TestEveryPackageIsDescribed(t *testing.T) {
 // TestOneGVisor: the network stack in the agent is of the same version as the
 // runsc that machines run in.
 func TestOneGVisor(t *testing.T) {
-	pinned := regexp.MustCompile(`(?m)^\tgvisor\.dev/gvisor (\S+)`)
+	pinned := regexp.MustCompile(`(?m)^(?:require )?\s*gvisor\.dev/gvisor (\S+)`)
 	var found []string
 	for _, file := range []string{"go.mod", "tools/runsc/go.mod"} {
 		b, err := os.ReadFile(filepath.Join("..", "..", file))

@@ -88,7 +88,8 @@ type Config struct {
 	// SessionTime is how long a session may take until the person has signed in,
 	// where its provider does not set a shorter time; 0 means 30 minutes.
 	SessionTime time.Duration
-	// StartsAtOnce limits how many machines are being started at a time; 0 means 4.
+	// StartsAtOnce limits how many machines and, in those that are up, tools are
+	// being started at a time; 0 means 4.
 	StartsAtOnce int
 	// MaxOpenSessions limits how many sessions of one user may be under way, so
 	// that nobody takes all machines; 0 means 16.
@@ -132,7 +133,7 @@ type Service struct {
 	cfg    Config
 	db     database
 	logger *slog.Logger
-	starts chan struct{} // a place for each machine that may be starting
+	starts *places
 	ready  chan struct{} // closed once Run has taken over from the last run
 	over   chan struct{} // closed when Run ends
 
@@ -174,7 +175,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	return &Service{
 		cfg: cfg, db: cfg.Database, logger: cfg.Logger,
-		starts:   make(chan struct{}, cfg.StartsAtOnce),
+		starts:   newPlaces(cfg.StartsAtOnce),
 		ready:    make(chan struct{}),
 		over:     make(chan struct{}),
 		sessions: map[session.ID]*worker{},

@@ -86,17 +86,16 @@ func viewOf(now session.Session) guestapi.View {
 // is not restored: a snapshot that only seems to be whole must not end every
 // attempt.
 func (s *Service) startBrowser(ctx context.Context, now session.Session, cold bool) (string, error) {
-	select {
-	case s.starts <- struct{}{}:
-		defer func() { <-s.starts }()
-	case <-ctx.Done():
-		return "", ctx.Err()
+	release, err := s.starts.machine(ctx)
+	if err != nil {
+		return "", err
 	}
+	defer release()
 	vm := store.VM{
 		ID: newMachineID(), UserID: now.UserID, SessionID: now.ID, Kind: string(machine.Browser),
 		Driver: s.cfg.Machines.Driver(), State: store.VMCreating, ImageID: s.cfg.ImageID,
 	}
-	_, err := s.start(ctx, vm, machine.Spec{ID: vm.ID, Kind: machine.Browser, Cold: cold}, aboutOf(now))
+	_, err = s.start(ctx, vm, machine.Spec{ID: vm.ID, Kind: machine.Browser, Cold: cold}, aboutOf(now))
 	return vm.ID, err
 }
 

@@ -320,6 +320,10 @@ func (s *Service) sessionMachine(ctx context.Context, now session.Session) (*mac
 	return m, nil
 }
 
+// toolTime is how long a tool that starts keeps others from starting, if it does
+// not get as far as its sign-in page.
+const toolTime = 15 * time.Second
+
 // statusWait is how long a guest is asked to wait for news; statusPause how
 // long it is left alone after an answer: a guest that has news all the time
 // must cost little.
@@ -340,6 +344,12 @@ func (s *Service) stepWaiting(ctx context.Context, now session.Session) (session
 	}
 	s.keepWay(ctx, now, file)
 	log := s.logReader(ctx, now)
+	release, err := s.starts.tool(ctx)
+	if err != nil {
+		return now, err
+	}
+	defer release()
+	defer time.AfterFunc(toolTime, release).Stop()
 	var status guestapi.AuthStatus
 	for started := false; ; {
 		guest, err := m.Guest(ctx)
@@ -367,6 +377,8 @@ func (s *Service) stepWaiting(ctx context.Context, now session.Session) (session
 			return now, err
 		}
 		switch status.Phase {
+		case guestapi.PhaseOpened:
+			release()
 		case guestapi.PhaseCaptured:
 			end := time.Now().Add(finishTime)
 			return s.db.Move(ctx, now.ID, session.Waiting, session.Capturing, s.cfg.Owner, store.Change{Deadline: &end}, "You are signed in; taking over the credential files.")

@@ -41,7 +41,7 @@ func (s *Settings) entries() []*setting {
 		{flag: "machine-memory", usage: "memory limit of one machine, a `size`", value: size(&c.MachineMemory)},
 		{flag: "machine-cpus", usage: "CPU limit of one machine, a `number`", value: number(&c.MachineCPUs)},
 		{flag: "min-free-memory", usage: "`size` of the memory that must be free to start a machine", value: size(&c.MinFreeMemory)},
-		{flag: "starts-at-once", usage: "`number` of machines that may be starting at a time", value: integer(&c.StartsAtOnce)},
+		{flag: "starts-at-once", usage: "`number` of machines, and of tools in machines that are up, that may be starting at a time", value: integer(&c.StartsAtOnce)},
 		{flag: "debug-machines", usage: "keep gVisor's debug logs (they are large)", value: boolean(&c.DebugMachines)},
 		{flag: "metrics-public", usage: "answer /metrics without a token", value: boolean(&c.MetricsPublic)},
 		{flag: "user", none: true, usage: "`name` of the user who gets a sign-in link at the start (empty: nobody)", value: text(&c.User)},

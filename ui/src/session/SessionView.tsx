@@ -55,13 +55,13 @@ export function SessionView({ id }: { id: string }): JSX.Element {
       </div>
       <aside class="session-side" aria-label="How it stands">
         <Steps steps={steps} />
+        {!final && <Cancel id={id} onCancelled={setRow} />}
         {row.exit_address && (
           <p class="leaves" data-testid="exit-address">
             <Icon name="globe" />
             {final ? "Left from" : "Leaves from"} <strong>{row.exit_address}</strong>
           </p>
         )}
-        {!final && <Cancel id={id} onCancelled={setRow} />}
         <section class="promise" aria-labelledby="promise-title">
           <h2 id="promise-title">
             <Icon name="shield" />
