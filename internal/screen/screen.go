@@ -37,10 +37,11 @@ const (
 	defaultBitrate   = 4_000_000
 	minBitrate       = 50_000
 	maxBitrate       = 50_000_000
-	refineQuantizer  = 16
+	refineQuantizer  = 10
 	refineAfter      = 250 * time.Millisecond
 	framePause       = time.Second / 60
-	longestFrameTime = 100 * time.Millisecond // that the rate control sees
+	longestFrameTime = 250 * time.Millisecond // that the rate control sees
+	maxDebt          = 100 * time.Millisecond // of what is sent beyond the bitrate
 )
 
 // errEnded says that the viewer has closed its side.

@@ -41,21 +41,13 @@ type video struct {
 	active            []byte    // the macroblocks that have changed in this picture
 	soft              []byte    // those that were last coded with a coarse quantizer
 	anySoft           bool
-	failures          int // to take a picture, one after the other
-
-	timing func(frameTiming) // for measurements; may be nil
+	failures          int           // to take a picture, one after the other
+	debt              time.Duration // how long what was sent takes at the bitrate, as of last
 }
 
 // maxGrabFailures is how often in a row a picture may fail to be taken, each
 // time after asking for the screen's size again.
 const maxGrabFailures = 20
-
-// frameTiming is how long the parts of one picture took.
-type frameTiming struct {
-	grab, encode time.Duration
-	bytes        int
-	quantizer    int
-}
 
 func newVideo(x *server, out *output, cfg Config) (*video, error) {
 	v := &video{
@@ -99,10 +91,16 @@ func (v *video) event(ev xgb.Event) {
 	}
 }
 
-// resize begins anew with the size that the screen has now.
+// resize begins anew with the size that the screen has now. Where that is the
+// same, only a new picture is taken.
 func (v *video) resize() error {
+	was := v.capture.size
 	if err := v.capture.measure(); err != nil {
 		return err
+	}
+	v.whole = true
+	if v.encoder != nil && v.capture.size == was {
+		return nil
 	}
 	if v.encoder != nil {
 		v.encoder.Close()
@@ -118,7 +116,7 @@ func (v *video) resize() error {
 	}
 	columns, rows := v.encoder.Blocks()
 	v.active, v.soft = make([]byte, columns*rows), make([]byte, columns*rows)
-	v.whole, v.key = true, true
+	v.key = true
 	return nil
 }
 
@@ -168,8 +166,12 @@ func (v *video) run(ctx context.Context) error {
 // there is nothing to wait for.
 func (v *video) next(now time.Time) (wait time.Duration, due bool) {
 	switch {
-	case v.dirty || v.whole || v.key:
+	case v.key:
 		wait = v.last.Add(framePause).Sub(now)
+	case v.dirty || v.whole:
+		// The coarsest quantizer is not always enough: then there are fewer
+		// pictures, instead of ever longer queues on the way.
+		wait = v.last.Add(max(framePause, v.debt-maxDebt)).Sub(now)
 	case v.anySoft:
 		wait = v.lastChange.Add(refineAfter).Sub(now)
 	default:
@@ -195,7 +197,6 @@ func (v *video) picture() (sent bool, err error) {
 	if len(rects) == 0 && !v.key && !refine {
 		return false, nil
 	}
-	grabbed := time.Now()
 	p := vp8.Params{
 		Keyframe: v.key, MaxQuantizer: vp8.MaxQuantizer, Bitrate: int(v.bitrate.Load()), Active: v.active,
 		Duration: min(max(began.Sub(v.last), framePause), longestFrameTime).Microseconds(),
@@ -207,6 +208,7 @@ func (v *video) picture() (sent bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	v.debt = max(v.debt-began.Sub(v.last), 0) + time.Duration(len(frame.Data))*8*time.Second/time.Duration(p.Bitrate)
 	v.last = began
 	v.softened(frame, refine)
 	if len(rects) > 0 || frame.Keyframe {
@@ -219,9 +221,6 @@ func (v *video) picture() (sent bool, err error) {
 		Keyframe: frame.Keyframe, Input: input, Time: uint64(began.Sub(v.began).Microseconds()), //nolint:gosec // it grows from 0
 		Width: uint16(width), Height: uint16(height), Data: frame.Data, //nolint:gosec // the encoder's limits
 	}))
-	if v.timing != nil {
-		v.timing(frameTiming{grab: grabbed.Sub(began), encode: time.Since(grabbed), bytes: len(frame.Data), quantizer: frame.Quantizer})
-	}
 	return true, nil
 }
 
