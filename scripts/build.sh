@@ -2,7 +2,8 @@
 # Builds what is named, where it is not there yet or its sources have changed:
 #
 #   build.sh page      internal/web/dist, which the program embeds
-#   build.sh guest     bin/anteroom-guest, the agent inside of the machines
+#   build.sh guest     bin/anteroom-guest, the agent inside of the machines, and
+#                      bin/anteroom-screen beside it, which encodes their screens
 #   build.sh program   bin/anteroom
 #   build.sh demo      bin/anteroom-demo, which `anteroom demo` runs; it holds the
 #                      test identity provider
@@ -47,6 +48,13 @@ build_page() {
 
 # --- the programs -----------------------------------------------------------
 
+# go_build_static: with cgo, and nothing of the machine that builds in it but the
+# static libraries of its Debian packages. The guest's system is another.
+go_build_static() {
+  CGO_ENABLED=1 GOOS=linux GOARCH=amd64 GOFLAGS='' go build -trimpath -buildvcs=false -tags netgo,osusergo \
+    -ldflags '-s -w -linkmode external -extldflags "-static -Wl,--build-id=none"' "$@"
+}
+
 # agent_id identifies what host and guest must have in common: a hash of the
 # agent's sources and of the modules it is built with.
 agent_id() {
@@ -90,6 +98,26 @@ build_guest() {
   step "Building the guest agent" go_build -ldflags "$(linker_flags "$id")" -o bin/anteroom-guest ./cmd/anteroom-guest
   printf '%s\n' "$id" >"$made/agent-id"
   now_made guest "$sources"
+}
+
+screen_sources() {
+  find cmd/anteroom-screen internal/screen internal/guestapi internal/guest/rfb internal/line internal/provider \
+    -type f ! -name '*_test.go' -print0 | sort -z | xargs -0 sha256sum
+  sha256sum go.mod go.sum
+  declare -f go_build_static
+  go version
+  gcc --version
+  dpkg-query -W -f '${Package}=${Version}\n' libc6-dev libvpx-dev libyuv-dev
+}
+
+build_screen() {
+  local wanted
+  wanted=$(screen_sources | key)
+  [[ -x bin/anteroom-screen ]] && is_made screen "$wanted" && return
+  get_go
+  download_modules
+  step "Building the guest's screen encoder" go_build_static -o bin/anteroom-screen ./cmd/anteroom-screen
+  now_made screen "$wanted"
 }
 
 build_program() {
@@ -161,6 +189,7 @@ build() {
     get_go
     sources=$(program_sources | key)
     build_guest "$sources"
+    build_screen
     [[ $1 == guest ]] || build_program "$sources"
     ;;
   demo)

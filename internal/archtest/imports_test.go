@@ -23,8 +23,8 @@ const module = "github.com/anteroom/anteroom/"
 var layers = [][]string{
 	{"hostname"},
 	{"buildinfo", "session", "provider", "line", "steps", "egress", "web"},
-	{"guestapi", "guest/catch", "image"},
-	{"guest", "machine", "store", "localhome"},
+	{"guestapi", "guest/catch", "guest/rfb", "image", "screen/vp8", "screen/vp8/vp8test"},
+	{"guest", "screen", "machine", "store", "localhome"},
 	{"machine/gvisor", "machine/fake", "machine/machinetest", "store/sqlite", "store/storetest", "vault", "client"},
 	{"stream", "ways"},
 	{"control"},
@@ -38,7 +38,8 @@ var never = map[string][]string{
 	"internal/machine":        {"internal/store", "internal/vault", "internal/control"},
 	"internal/machine/gvisor": {"internal/store", "internal/vault", "internal/control"},
 	"internal/guest":          {"internal/store", "internal/vault", "internal/control", "internal/machine", "internal/egress"},
-	"cmd/anteroom-guest":      {"internal/store", "internal/vault", "internal/control", "internal/machine", "internal/egress"},
+	"internal/screen":         {"internal/store", "internal/vault", "internal/control", "internal/machine", "internal/egress"},
+	"cmd/anteroom-guest":      {"internal/screen", "internal/store", "internal/vault", "internal/control", "internal/machine", "internal/egress"},
 	"internal/egress":         {"internal/store", "internal/vault"},
 	"internal/httpapi":        {"internal/vault", "internal/store/sqlite", "internal/machine/gvisor"},
 }

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/anteroom/anteroom/internal/guest/rfb"
 	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/provider"
 )
@@ -120,11 +121,11 @@ func (a *Agent) configure(ctx context.Context, in guestapi.Configure) (guestapi.
 		} else if err := a.browser.start(ctx, want); err != nil {
 			return guestapi.Ack{}, err
 		}
-		if err := resizeDisplay(ctx, in.Width, in.Height); err != nil {
+		if err := rfb.Resize(ctx, vncSocket, in.Width, in.Height); err != nil {
 			return guestapi.Ack{}, err
 		}
 	}
-	p, err := newPerson(personConfig{configure: in, logger: a.logger, browser: a.browser})
+	p, err := newPerson(personConfig{configure: in, logger: a.logger, logs: a.cfg.Logs, browser: a.browser})
 	if err != nil {
 		return guestapi.Ack{}, err
 	}

@@ -14,14 +14,10 @@ import (
 	"time"
 )
 
-// The X server's screen: the size before a viewer asks for another, and the
-// limits that a viewer is held to (a phone held upright, a 4K screen).
+// The X server's screen before a viewer asks for another size.
 const (
 	defaultWidth  = 1280
 	defaultHeight = 800
-	minSide       = 320
-	maxWidth      = 3840
-	maxHeight     = 2160
 )
 
 // displayPrograms keeps the X server and the window manager up until ctx ends,

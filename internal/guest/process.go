@@ -32,7 +32,8 @@ const (
 // the caller's to close.
 type processSpec struct {
 	user                  User
-	argv                  []string // argv[0] is looked up in the PATH of env
+	file                  string   // the program; if it is empty, argv[0] is looked up in the PATH of env
+	argv                  []string // the program's name and arguments
 	env                   []string
 	stdin, stdout, stderr *os.File
 	tty                   bool // stdin is a terminal and becomes the controlling one
@@ -48,9 +49,12 @@ type process struct {
 }
 
 func startProcess(spec processSpec) (*process, error) {
-	file, err := lookPath(spec.env, spec.argv[0])
-	if err != nil {
-		return nil, err
+	file := spec.file
+	if file == "" {
+		var err error
+		if file, err = lookPath(spec.env, spec.argv[0]); err != nil {
+			return nil, err
+		}
 	}
 	p := &process{scope: rand.Text(), done: make(chan struct{})}
 	p.cmd = &exec.Cmd{

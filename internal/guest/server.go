@@ -5,6 +5,7 @@ package guest
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -69,6 +70,7 @@ func (a *Agent) routes() http.Handler {
 			join(vnc, stream)
 		}
 	}))
+	mux.HandleFunc("GET "+guestapi.PathScreen, a.owned(a.screen))
 	mux.HandleFunc("GET "+guestapi.PathTerminal, a.owned(func(p *person, w http.ResponseWriter, r *http.Request) {
 		cols, _ := strconv.Atoi(r.FormValue("cols"))
 		rows, _ := strconv.Atoi(r.FormValue("rows"))
@@ -77,6 +79,30 @@ func (a *Agent) routes() http.Handler {
 		}
 	}))
 	return mux
+}
+
+// screen gives the screen to one viewer, as video.
+func (a *Agent) screen(p *person, w http.ResponseWriter, r *http.Request) {
+	if codec := r.FormValue("codec"); codec != screenCodec {
+		http.Error(w, fmt.Sprintf("codec %q: this machine has only %s", codec, screenCodec), http.StatusBadRequest)
+		return
+	}
+	if p.screens == nil {
+		http.Error(w, errWrongKind.Error(), http.StatusConflict)
+		return
+	}
+	if err := p.screens.Take(); err != nil {
+		http.Error(w, err.Error(), http.StatusTooManyRequests)
+		return
+	}
+	stream := takeOver(w, r)
+	if stream == nil {
+		p.screens.leave()
+		return
+	}
+	if err := p.screens.Serve(stream); err != nil {
+		a.logger.Warn("a viewer's video has ended", "err", err)
+	}
 }
 
 // owned refuses a request until the machine is somebody's.

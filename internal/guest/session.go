@@ -5,6 +5,7 @@ package guest
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -26,6 +27,7 @@ var (
 type personConfig struct {
 	configure guestapi.Configure
 	logger    *slog.Logger
+	logs      io.Writer
 	browser   *browser // nil in a cli machine
 }
 
@@ -37,7 +39,8 @@ type person struct {
 	env       []string
 	private   *PrivateDirs
 	deliverer *Deliverer
-	terminals *Terminals
+	terminals *Terminals // nil in a browser machine
+	screens   *Screens   // nil in a cli machine
 
 	mu    sync.Mutex // guards login
 	login *Login
@@ -48,6 +51,8 @@ func newPerson(cfg personConfig) (*person, error) {
 	u := personUser()
 	p := &person{cfg: cfg, env: personEnv(cfg.configure, u)}
 	if cfg.browser != nil {
+		log, _ := cfg.logs.(*os.File)
+		p.screens = NewScreens(u, p.env, log)
 		return p, nil
 	}
 	var err error
@@ -90,6 +95,9 @@ func (p *person) close() {
 	p.mu.Unlock()
 	if login != nil {
 		login.Stop()
+	}
+	if p.screens != nil {
+		p.screens.Close()
 	}
 	if p.terminals != nil {
 		p.terminals.Close()

@@ -24,7 +24,7 @@ import (
 )
 
 // recipe is all that decides what is in the image, beside Debian's archive on
-// the day of the build and the agent.
+// the day of the build and our programs.
 //
 //go:embed all:recipe
 var recipe embed.FS
@@ -44,10 +44,20 @@ const epoch = 1767225600 // 2026-01-01
 // Config is what a build needs.
 type Config struct {
 	Dir    string // where images and their parts are kept; holds a few GiB
-	Guest  string // path of the anteroom-guest program
+	Guest  string // path of the anteroom-guest program; anteroom-screen is beside it
 	Logger io.Writer
 	Steps  *steps.Printer
 }
+
+// programs are what is ours in the image, and where it is here.
+func (c Config) programs() []program {
+	return []program{
+		{"usr/sbin/anteroom-guest", c.Guest},
+		{"usr/sbin/anteroom-screen", filepath.Join(filepath.Dir(c.Guest), "anteroom-screen")},
+	}
+}
+
+type program struct{ in, from string }
 
 // Image is one that was built.
 type Image struct {
@@ -62,7 +72,8 @@ type Image struct {
 // ErrMissing says that there is no image of this build.
 var ErrMissing = errors.New("image: there is none for this build of Anteroom (anteroom image build makes it)")
 
-// Find returns the image that fits this program and the agent at cfg.Guest.
+// Find returns the image that fits this program, the agent at cfg.Guest
+// and anteroom-screen.
 func Find(cfg Config) (Image, error) {
 	key, err := key(cfg)
 	if err != nil {
@@ -90,7 +101,7 @@ func Find(cfg Config) (Image, error) {
 func imagePath(dir, key string) string    { return filepath.Join(dir, "image-"+key+".erofs") }
 func manifestPath(dir, key string) string { return filepath.Join(dir, "image-"+key+".json") }
 
-// key identifies what an image is built from: its root and the agent.
+// key identifies what an image is built from: its root and our programs.
 func key(cfg Config) (string, error) {
 	root, err := rootKey(recipe)
 	if err != nil {
@@ -98,13 +109,16 @@ func key(cfg Config) (string, error) {
 	}
 	h := sha256.New()
 	_, _ = fmt.Fprintf(h, "%s ", root)
-	if err := hashFile(cfg.Guest)(h); err != nil {
-		return "", fmt.Errorf("image: %w", err)
+	for _, p := range cfg.programs() {
+		_, _ = fmt.Fprintf(h, "%s ", p.in)
+		if err := hashFile(p.from)(h); err != nil {
+			return "", fmt.Errorf("image: %w", err)
+		}
 	}
 	return hex.EncodeToString(h.Sum(nil))[:24], nil
 }
 
-// rootKey identifies what the image is but for the agent. All of the recipe is
+// rootKey identifies what the image is but for our programs. All of the recipe is
 // in it: the root is dressed where it is kept, so that what an earlier recipe had
 // put there, or removed, would stay.
 func rootKey(from fs.FS) (string, error) {

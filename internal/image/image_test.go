@@ -16,12 +16,13 @@ import (
 	"time"
 )
 
-// config is a configuration with an agent that is none.
+// config is a configuration with programs that are none.
 func config(t *testing.T) Config {
 	t.Helper()
 	dir := t.TempDir()
 	guest := filepath.Join(dir, "agent")
 	write(t, guest, "an agent")
+	write(t, filepath.Join(dir, "anteroom-screen"), "an encoder")
 	return Config{Dir: dir, Guest: guest, Logger: &bytes.Buffer{}}
 }
 
@@ -53,6 +54,11 @@ func TestKey(t *testing.T) {
 	write(t, cfg.Guest, "another agent")
 	if other := mustKey(t, cfg); other == first {
 		t.Error("another agent has the same key")
+	}
+	write(t, cfg.Guest, "an agent")
+	write(t, filepath.Join(filepath.Dir(cfg.Guest), "anteroom-screen"), "another encoder")
+	if other := mustKey(t, cfg); other == first {
+		t.Error("another encoder has the same key")
 	}
 	cfg.Guest += ".missing"
 	if _, err := Find(cfg); !errors.Is(err, fs.ErrNotExist) {
@@ -345,7 +351,7 @@ func TestRemoveOthers(t *testing.T) {
 	for _, e := range entries {
 		left = append(left, e.Name())
 	}
-	want := []string{"agent", "else", "image-a.erofs", "image-a.json", "image-b.erofs", "image-b.json", "image-c.erofs", "image-c.json", "root-this"}
+	want := []string{"agent", "anteroom-screen", "else", "image-a.erofs", "image-a.json", "image-b.erofs", "image-b.json", "image-c.erofs", "image-c.json", "root-this"}
 	if !slices.Equal(left, want) {
 		t.Errorf("left: %q", left)
 	}

@@ -89,7 +89,7 @@ func archiveKeys() (dir string, err error) {
 	return dir, err
 }
 
-// dress puts what is ours into root: files, links, the agent. Idempotent.
+// dress puts what is ours into root: files, links, programs. Idempotent.
 func (b *builder) dress(root string) error {
 	if err := copyRecipe("recipe/files", root); err != nil {
 		return err
@@ -136,13 +136,18 @@ func (b *builder) dress(root string) error {
 	if err := os.WriteFile(filepath.Join(root, "etc/machine-id"), nil, 0o644); err != nil {
 		return err
 	}
-	agent, err := os.ReadFile(b.Guest)
-	if err != nil {
-		return err
+	for _, p := range b.programs() {
+		content, err := os.ReadFile(p.from)
+		if err != nil {
+			return err
+		}
+		path := filepath.Join(root, p.in)
+		_ = os.Remove(path)
+		if err := os.WriteFile(path, content, 0o755); err != nil {
+			return err
+		}
 	}
-	path := filepath.Join(root, "usr/sbin/anteroom-guest")
-	_ = os.Remove(path)
-	return os.WriteFile(path, agent, 0o755)
+	return nil
 }
 
 // pack makes the erofs image. Regular files are not inlined, since gVisor does

@@ -1,6 +1,5 @@
-//go:build linux
-
-package guest
+// Package rfb sets the size of a VNC server's screen, as a viewer of it does.
+package rfb
 
 import (
 	"context"
@@ -12,19 +11,27 @@ import (
 	"time"
 )
 
-// resizeDisplay sets the screen's size, within the limits, the way a viewer
-// does it: as an RFB client of the local X server (RFC 6143 and the
-// ExtendedDesktopSize pseudo-encoding). xrandr offers listed modes only.
-func resizeDisplay(ctx context.Context, width, height int) error {
-	width = min(max(width, minSide), maxWidth)
-	height = min(max(height, minSide), maxHeight)
-	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", vncSocket)
+// The limits of a screen's size (a phone held upright, a 4K screen).
+const (
+	MinSide   = 320
+	MaxWidth  = 3840
+	MaxHeight = 2160
+)
+
+// Resize sets the size of the screen of the server at the unix socket, within
+// the limits, the way a viewer does it (RFC 6143 and the ExtendedDesktopSize
+// pseudo-encoding). xrandr offers listed modes only. It returns when the server
+// has done it, after 5 s at the latest.
+func Resize(ctx context.Context, socket string, width, height int) error {
+	width = min(max(width, MinSide), MaxWidth)
+	height = min(max(height, MinSide), MaxHeight)
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	if err != nil {
 		return fmt.Errorf("resize: %w", err)
 	}
 	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
-	was, err := rfbHandshake(conn)
+	was, err := handshake(conn)
 	if err != nil {
 		return fmt.Errorf("resize: %w", err)
 	}
@@ -67,9 +74,9 @@ func resizeDisplay(ctx context.Context, width, height int) error {
 	return nil
 }
 
-// rfbHandshake speaks RFB 3.8 with security type None and returns the screen's
+// handshake speaks RFB 3.8 with security type None and returns the screen's
 // size.
-func rfbHandshake(conn net.Conn) ([2]uint16, error) {
+func handshake(conn net.Conn) ([2]uint16, error) {
 	var size [2]uint16
 	buf := make([]byte, 12)
 	if _, err := io.ReadFull(conn, buf); err != nil {
