@@ -8,7 +8,7 @@ export const KEY_ALT = 0xffe9;
 export const KEY_META = 0xffe7;
 
 /** The clipboard's limit in bytes of UTF-8, in both directions. */
-export const CLIPBOARD_BYTES = 64 * 1024;
+export const CLIPBOARD_BYTES = 256 * 1024;
 
 /** keysymOf is the X keysym of one code point: Latin-1 is its own keysym,
  * everything else has one in the Unicode range. 0 means: no key. */
