@@ -180,6 +180,26 @@ it("neither loses nor repeats a character when the video breaks off while typing
   expect(await page.evaluate(() => document.activeElement?.getAttribute("data-testid"))).toBe("viewer-keys");
 });
 
+it("moves down two seconds after the last sign of life", async () => {
+  const { page, gateway } = await open();
+  await on(page, "udp");
+  gateway.reachable = false;
+  const took = await page.evaluate(async () => {
+    const began = performance.now();
+    // What arrives from now on does not show: as when the network is cut.
+    const real = RTCPeerConnection.prototype.getStats;
+    let frozen: Promise<RTCStatsReport> | null = null;
+    RTCPeerConnection.prototype.getStats = function (this: RTCPeerConnection) {
+      return (frozen ??= real.call(this));
+    };
+    while (document.querySelector(".viewer")?.getAttribute("data-transport") !== "vnc") await new Promise(requestAnimationFrame);
+    return performance.now() - began;
+  });
+  expect(took).toBeGreaterThan(1900);
+  await page.getByText("live video stopped moving").waitFor();
+  expect(await page.evaluate(() => document.activeElement?.getAttribute("data-testid"))).toBe("viewer-keys");
+});
+
 it("takes fingers: a tap, a drag, two that scroll", async () => {
   const { page, gateway } = await open({ viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true });
   await on(page, "udp");
