@@ -3,7 +3,7 @@ import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { useLatest } from "../lib/hooks";
 import { Icon, type IconName } from "../parts/Icon";
 import { ClipboardPanel } from "./ClipboardPanel";
-import { says } from "./choice";
+import { brief, says } from "./choice";
 import { ViewerConnection, type ViewerState } from "./connection";
 import { FiguresPanel } from "./FiguresPanel";
 import { KeyboardBar } from "./KeyboardBar";
@@ -88,7 +88,7 @@ export function Viewer({ session, active, poke, idle }: Props): JSX.Element {
           {active || !idle ? WORDS[phase] : idle.status}
         </p>
         <p class="how" role="status" data-testid="viewer-transport" data-reason={state.reason}>
-          {active ? says(state) : ""}
+          {active ? brief(state) : ""}
         </p>
         <div class="tools" hidden={!active}>
           <Tool icon="keyboard" label="Keyboard" on={panel === "keyboard"} onClick={() => toggle("keyboard")} />

@@ -48,3 +48,21 @@ const BECAUSE: Record<Reason, string> = {
   refused: `the server has no live video for you now. ${BACK}`,
   replaced: "live video went to another window of yours.",
 };
+
+/** brief is the same in a few words, for the line above the screen. */
+export function brief({ transport, reason }: Pick<LadderState, "transport" | "reason">): string {
+  if (transport === "udp") return "Live video (UDP)";
+  if (transport === "tcp") return "Live video over TCP: UDP is blocked";
+  return transport === "vnc" ? `Pictures (VNC)${BRIEFLY[reason]}` : "";
+}
+
+const BRIEFLY: Record<Reason, string> = {
+  "": "",
+  off: ": video is off on this server",
+  unsupported: ": no video in this browser",
+  unreached: ": video is blocked, trying again",
+  stalled: ": video stalled, trying again",
+  broken: ": video broke off, trying again",
+  refused: ": no video now, trying again",
+  replaced: ": video went to another window",
+};

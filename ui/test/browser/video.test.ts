@@ -37,7 +37,7 @@ it("shows the video, with a ticket of its own, and no noVNC", async () => {
   expect(gateway.offers).toHaveLength(1);
   expect(gateway.offers[0]?.ticket).not.toBe("");
   expect(gateway.offers[0]?.sdp).toMatch(/m=video[\s\S]*a=recvonly[\s\S]*m=application/);
-  await page.getByText("Live video, the direct way (UDP).").waitFor();
+  await page.getByText("Live video (UDP)").waitFor();
   expect((await stage.seen()).viewers).toBe(0);
   await until(async () => expect(await page.evaluate(() => document.activeElement?.getAttribute("data-testid"))).toBe("viewer-keys"));
   await until(async () => expect((await gateway.got()).some((g) => typeof g.data === "string" && g.data.includes('"resize"'))).toBe(true));
@@ -146,7 +146,7 @@ it("is on noVNC within three seconds when no video gets through, and goes up whe
   const began = Date.now();
   await on(page, "vnc");
   expect(Date.now() - began).toBeLessThan(3000);
-  await page.getByText("live video does not get through your network").waitFor();
+  await page.getByText("video is blocked, trying again").waitFor();
   await page.keyboard.type("ab");
   await until(async () => expect((await stage.seen()).keys).toEqual([0x61, 0x62]));
   gateway.reachable = true;
@@ -160,7 +160,7 @@ it("is on noVNC within three seconds when no video gets through, and goes up whe
 it("goes straight to noVNC where the server has no live video", async () => {
   const { page, gateway } = await open({}, (g) => (g.enabled = false));
   await on(page, "vnc");
-  await page.getByText("live video is switched off on this server").waitFor();
+  await page.getByText("video is off on this server").waitFor();
   expect(gateway.offers).toHaveLength(0);
 });
 
@@ -196,7 +196,7 @@ it("moves down two seconds after the last sign of life", async () => {
     return performance.now() - began;
   });
   expect(took).toBeGreaterThan(1900);
-  await page.getByText("live video stopped moving").waitFor();
+  await page.getByText("video stalled, trying again").waitFor();
   expect(await page.evaluate(() => document.activeElement?.getAttribute("data-testid"))).toBe("viewer-keys");
 });
 
