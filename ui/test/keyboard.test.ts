@@ -276,7 +276,11 @@ describe("Typist", () => {
     t.hold();
     t.text("half of a pass");
     vi.advanceTimersByTime(10_001);
+    t.hold();
+    t.text("word");
     t.open(b, []);
     expect(b.out).toEqual([]);
+    t.text("again");
+    expect(b.out).toEqual(["again"]);
   });
 });

@@ -79,6 +79,9 @@ export function Viewer({ session, active, poke, idle }: Props): JSX.Element {
   const phase: Phase = active ? state.phase : "stopped";
   const transport = active ? state.transport : null;
   const broken = phase === "reconnecting" && state.failures >= EXPLAIN_AFTER;
+  // A short break is bridged: a box that is disabled would lose the focus, and
+  // a phone its keyboard.
+  const shut = phase === "connecting" || phase === "stopped" || broken;
   const toggle = (p: Panel): void => setPanel(panel === p ? "none" : p);
   return (
     <section class="viewer" ref={frame} aria-label="The browser machine's screen" data-phase={phase} data-transport={transport ?? undefined}>
@@ -132,8 +135,8 @@ export function Viewer({ session, active, poke, idle }: Props): JSX.Element {
         </div>
       )}
       {active && panel === "figures" && <FiguresPanel read={figures} transport={transport} says={says(state)} />}
-      {active && panel === "keyboard" && <KeyboardBar onKeys={keys} disabled={phase !== "live"} />}
-      {active && panel === "clipboard" && <ClipboardPanel remote={remote} onSend={offer} disabled={phase !== "live"} />}
+      {active && panel === "keyboard" && <KeyboardBar onKeys={keys} disabled={shut} />}
+      {active && panel === "clipboard" && <ClipboardPanel remote={remote} onSend={offer} disabled={shut} />}
     </section>
   );
 }

@@ -51,8 +51,8 @@ const BECAUSE: Record<Reason, string> = {
 
 /** brief is the same in a few words, for the line above the screen. */
 export function brief({ transport, reason }: Pick<LadderState, "transport" | "reason">): string {
-  if (transport === "udp") return "Live video (UDP)";
-  if (transport === "tcp") return "Live video over TCP: UDP is blocked";
+  if (transport === "udp") return "Direct video (UDP)";
+  if (transport === "tcp") return "Video over TCP: UDP is blocked";
   return transport === "vnc" ? `Pictures (VNC)${BRIEFLY[reason]}` : "";
 }
 

@@ -44,6 +44,7 @@ export class ViewerConnection {
   private iceServers: RTCIceServer[] = [];
   private state: LadderState = { phase: "connecting", failures: 0, why: "", transport: null, reason: "" };
   private controlled = false;
+  private focusedOnce = false;
 
   constructor(private readonly o: Options) {
     o.stage.append(this.still.el, this.keyboard.box);
@@ -73,7 +74,9 @@ export class ViewerConnection {
         const came = s.phase === "live" && this.state.phase !== "live";
         this.state = s;
         this.report();
-        if (came && !isTyping()) this.keyboard.focus();
+        // Later only a focus that got lost is taken.
+        if (came && (this.focusedOnce ? document.activeElement === document.body : !isTyping())) this.keyboard.focus();
+        this.focusedOnce ||= came;
       },
       onScreen: (s) => this.onScreen(s),
     });

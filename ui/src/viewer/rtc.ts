@@ -84,6 +84,7 @@ export class VideoScreen implements Screen {
     this.input.onclose = () => this.end("broken");
     this.pc.ontrack = (e) => this.onTrack(e);
     this.pc.onconnectionstatechange = () => this.onState();
+    this.pc.oniceconnectionstatechange = () => this.pc.iceConnectionState === "connected" && this.events.reached();
     addEventListener("pagehide", this.onPageHide);
     this.location = negotiate(this.pc, o.session, o.transport);
     this.location.catch((err: unknown) => this.end(err instanceof ApiError && err.temporary ? "unreached" : "refused"));
@@ -153,7 +154,7 @@ export class VideoScreen implements Screen {
     this.sizes.disconnect();
     this.pointer.stop();
     this.input.onclose = this.input.onmessage = null;
-    this.pc.onconnectionstatechange = null;
+    this.pc.onconnectionstatechange = this.pc.oniceconnectionstatechange = null;
     if (this.shown) this.o.still.copy(this.video);
     // Nothing that is still on its way may be sent again from here on.
     this.pc.close();
@@ -185,7 +186,6 @@ export class VideoScreen implements Screen {
   private onState(): void {
     const state = this.pc.connectionState;
     if (state === "connected") {
-      this.events.reached();
       this.watch ??= setInterval(() => void this.lookNow(), LOOK_MS);
     } else if (state === "failed" || state === "closed") this.end(this.picture ? "broken" : "unreached");
   }

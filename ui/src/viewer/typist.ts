@@ -11,8 +11,8 @@ export const GROUPS = {
 
 const MODIFIERS: ReadonlySet<number> = new Set(Object.values(GROUPS).flat());
 
-// Text that was typed longer ago than this without any screen is given up as a
-// whole: half of a password would be worse than none of it.
+// After so long without any screen, what was typed is given up as a whole, and
+// so is what follows: half of a password would be worse than none of it.
 const PATIENCE_MS = 10_000;
 const MAX_WAITING = 4096;
 
@@ -24,6 +24,7 @@ export class Typist {
   private to: Keys | null = null;
   private waiting: Typed[] = [];
   private giveUp: ReturnType<typeof setTimeout> | undefined;
+  private patient = true;
   private readonly held = new Set<number>();
   /** When something was typed last, by performance.now(). */
   lastAt = -Infinity;
@@ -75,7 +76,10 @@ export class Typist {
   hold(): void {
     if (!this.to && this.giveUp !== undefined) return;
     this.to = null;
-    this.giveUp = setTimeout(() => (this.waiting = []), PATIENCE_MS);
+    this.giveUp = setTimeout(() => {
+      this.waiting = [];
+      this.patient = false;
+    }, PATIENCE_MS);
   }
 
   /** open types on this screen from now on; first what an earlier one has left,
@@ -83,6 +87,7 @@ export class Typist {
   open(to: Keys, left: readonly Typed[]): void {
     clearTimeout(this.giveUp);
     this.giveUp = undefined;
+    this.patient = true;
     const all = [...left, ...this.waiting];
     this.waiting = [];
     this.to = to;
@@ -94,7 +99,7 @@ export class Typist {
   }
 
   private keep(t: Typed): void {
-    if (this.waiting.length < MAX_WAITING) this.waiting.push(t);
+    if (this.patient && this.waiting.length < MAX_WAITING) this.waiting.push(t);
   }
 
   private modifiers(): number[] {

@@ -37,7 +37,7 @@ it("shows the video, with a ticket of its own, and no noVNC", async () => {
   expect(gateway.offers).toHaveLength(1);
   expect(gateway.offers[0]?.ticket).not.toBe("");
   expect(gateway.offers[0]?.sdp).toMatch(/m=video[\s\S]*a=recvonly[\s\S]*m=application/);
-  await page.getByText("Live video (UDP)").waitFor();
+  await page.getByText("Direct video (UDP)").waitFor();
   expect((await stage.seen()).viewers).toBe(0);
   await until(async () => expect(await page.evaluate(() => document.activeElement?.getAttribute("data-testid"))).toBe("viewer-keys"));
   await until(async () => expect((await gateway.got()).some((g) => typeof g.data === "string" && g.data.includes('"resize"'))).toBe(true));
@@ -178,6 +178,22 @@ it("neither loses nor repeats a character when the video breaks off while typing
     expect((await gateway.typed()) + after).toBe(text);
   });
   expect(await page.evaluate(() => document.activeElement?.getAttribute("data-testid"))).toBe("viewer-keys");
+});
+
+it("leaves the focus and the text in the keyboard's bar through a switch", async () => {
+  const { page, gateway } = await open({ viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true });
+  await on(page, "udp");
+  await page.getByTestId("keyboard-input").focus();
+  await page.keyboard.type("one ");
+  await until(async () => expect(await gateway.typed()).toBe("one "));
+  gateway.reachable = false;
+  await gateway.close();
+  await page.keyboard.type("two");
+  await on(page, "vnc");
+  await page.keyboard.type(" 3");
+  await until(async () => expect(String.fromCodePoint(...(await stage.seen()).keys)).toBe("two 3"));
+  expect(await page.getByTestId("keyboard-input").inputValue()).toBe("one two 3");
+  expect(await page.evaluate(() => document.activeElement?.getAttribute("data-testid"))).toBe("keyboard-input");
 });
 
 it("moves down two seconds after the last sign of life", async () => {
