@@ -239,6 +239,18 @@ describe("going up", () => {
     expect(r.last("tcp").gone).toBe(true);
   });
 
+  it("tries as soon after a fall from TCP", async () => {
+    const r = rig();
+    r.ladder.start();
+    await r.pass(HEAD_START_MS);
+    r.last("tcp").life.ready();
+    await r.pass(100);
+    r.last("tcp").life.ended("stalled");
+    r.last("vnc").life.ready();
+    await r.pass(3100);
+    expect(r.count("udp")).toBe(2);
+  });
+
   it("tries at once when it is nudged", async () => {
     const r = await down();
     r.ladder.nudge();

@@ -39,7 +39,7 @@ export class Ladder {
   private everShown = false;
   private reason: Reason = "";
   private barred = false;
-  private waited = 0;
+  private waited = { vnc: 0, tcp: 0 };
   private left: Promise<Typed[]> = Promise.resolve([]);
   private readonly abort = new AbortController();
   private climbTimer: Timer;
@@ -80,8 +80,8 @@ export class Ladder {
     this.current?.nudge();
     if (this.vnc !== this.current) this.vnc?.nudge();
     if (this.climbTimer === undefined || this.current?.transport === "tcp") return;
-    clearTimeout(this.climbTimer);
-    this.waited = 0;
+    this.waited = { vnc: 0, tcp: 0 };
+    this.unplan();
     void this.climb();
   }
 
@@ -109,8 +109,13 @@ export class Ladder {
     const on = this.current?.transport ?? "vnc";
     if (this.barred || this.stopped || on === "udp" || this.tries.size > 0 || this.climbTimer !== undefined) return;
     const waits = WAITS[on];
-    this.climbTimer = setTimeout(() => void this.climb(), waits[Math.min(this.waited, waits.length - 1)]);
-    this.waited++;
+    this.climbTimer = setTimeout(() => void this.climb(), waits[Math.min(this.waited[on]++, waits.length - 1)]);
+  }
+
+  // The next climb was planned for another transport.
+  private unplan(): void {
+    clearTimeout(this.climbTimer);
+    this.climbTimer = undefined;
   }
 
   // UDP has not brought a picture in its head start.
@@ -228,13 +233,14 @@ export class Ladder {
       this.tries.delete(screen.transport);
       clearTimeout(this.headStart);
       this.headStart = undefined;
+      this.unplan();
       // What ranks lower is not needed, what ranks higher is tried again later.
       for (const kind of [...this.tries.keys()]) this.drop(kind);
       if (this.vnc && this.vnc !== old) void this.vnc.leave();
       this.vnc = null;
       this.vncReady = false;
       this.reason = screen.transport === "tcp" ? "unreached" : "";
-      this.stableTimer = setTimeout(() => (this.waited = 0), STABLE_MS);
+      this.stableTimer = setTimeout(() => (this.waited = { vnc: 0, tcp: 0 }), STABLE_MS);
     }
     screen.show();
     this.o.onScreen(screen);
@@ -247,6 +253,7 @@ export class Ladder {
     const old = this.current;
     if (!old) return;
     clearTimeout(this.stableTimer);
+    this.unplan();
     this.current = null;
     this.o.typist.hold();
     this.carry(old);

@@ -4,7 +4,6 @@
 
 /** The limits that the other side refuses beyond. */
 export const MAX_TEXT_BYTES = 4 << 10;
-export const MAX_CLIPBOARD_BYTES = 256 << 10;
 export const MAX_WHEEL = 120 * 100;
 const MAX_CURSOR_SIDE = 256;
 
