@@ -52,6 +52,8 @@ export interface Seen {
   size: [number, number];
   clicks: number;
   viewers: number;
+  /** Live videos that pages have ended while they went away. */
+  videosEnded: number;
 }
 
 export class World {
@@ -223,7 +225,7 @@ export class World {
 }
 
 function fresh(): Seen {
-  return { keys: [], clipboard: "", size: [0, 0], clicks: 0, viewers: 0 };
+  return { keys: [], clipboard: "", size: [0, 0], clicks: 0, viewers: 0, videosEnded: 0 };
 }
 
 export function isFinal(s: SessionState): boolean {

@@ -134,6 +134,11 @@ const STATES = {
     await page.getByTestId("clipboard-text").fill("one-time code 481 516");
     await page.getByTestId("clipboard-send").click();
   },
+  async figures(page) {
+    await live(page, "claude");
+    await page.getByTestId("tool-figures").click();
+    await page.getByTestId("figures").waitFor();
+  },
   async reconnecting(page) {
     await live(page, "claude");
     await mock("restart?ms=6000");

@@ -7,8 +7,9 @@ export const KEY_CONTROL = 0xffe3;
 export const KEY_ALT = 0xffe9;
 export const KEY_META = 0xffe7;
 
-/** The clipboard's limit in bytes of UTF-8, in both directions. */
-export const CLIPBOARD_BYTES = 64 * 1024;
+/** The clipboard's limit in bytes of UTF-8, in both directions. One less than the
+ * remote side's, since browsers send no message of more than 256 KiB. */
+export const CLIPBOARD_BYTES = 256 * 1024 - 1;
 
 /** keysymOf is the X keysym of one code point: Latin-1 is its own keysym,
  * everything else has one in the Unicode range. 0 means: no key. */

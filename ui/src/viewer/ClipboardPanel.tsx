@@ -10,7 +10,7 @@ interface Props {
   disabled: boolean;
 }
 
-const TOO_LONG = "Only the first 64 KiB fit; the rest was left out.";
+const TOO_LONG = "Only the first 256 KiB fit; the rest was left out.";
 
 /** ClipboardPanel moves text by hand between the device and the browser
  * machine, for browsers that do not let a page use the clipboard. */

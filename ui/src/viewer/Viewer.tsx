@@ -1,9 +1,11 @@
 import type { JSX } from "preact";
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { useLatest } from "../lib/hooks";
-import { Icon } from "../parts/Icon";
+import { Icon, type IconName } from "../parts/Icon";
 import { ClipboardPanel } from "./ClipboardPanel";
+import { brief, says } from "./choice";
 import { ViewerConnection, type ViewerState } from "./connection";
+import { FiguresPanel } from "./FiguresPanel";
 import { KeyboardBar } from "./KeyboardBar";
 import { offerOwnClipboard, takeClipboard } from "./systemClipboard";
 import { usePasting } from "./usePasting";
@@ -25,7 +27,10 @@ export interface Idle {
   busy: boolean;
 }
 
-const CONNECTING: ViewerState = { phase: "connecting", failures: 0, why: "" };
+const CONNECTING: ViewerState = { phase: "connecting", failures: 0, why: "", transport: null, reason: "", role: null };
+
+type Panel = "keyboard" | "clipboard" | "figures";
+type Phase = ViewerState["phase"] | "stopped";
 // With fewer failures than these the connection is just on its way back.
 const EXPLAIN_AFTER = 3;
 
@@ -36,7 +41,7 @@ export function Viewer({ session, active, poke, idle }: Props): JSX.Element {
   const connection = useRef<ViewerConnection | null>(null);
   const [state, setState] = useState<ViewerState>(CONNECTING);
   const [remote, setRemote] = useState({ text: "", cut: false });
-  const [panel, setPanel] = useState<"none" | "keyboard" | "clipboard">(() => (isTouch() ? "keyboard" : "none"));
+  const [panel, setPanel] = useState<Panel | "none">(() => (isTouch() ? "keyboard" : "none"));
   const onState = useLatest(setState);
 
   useEffect(() => {
@@ -69,19 +74,29 @@ export function Viewer({ session, active, poke, idle }: Props): JSX.Element {
     status.current?.focus();
   };
 
-  const phase = active ? state.phase : "stopped";
+  const figures = useCallback(() => connection.current?.figures() ?? Promise.resolve(null), []);
+
+  const phase: Phase = active ? state.phase : "stopped";
+  const transport = active ? state.transport : null;
   const broken = phase === "reconnecting" && state.failures >= EXPLAIN_AFTER;
-  const toggle = (p: "keyboard" | "clipboard"): void => setPanel(panel === p ? "none" : p);
+  // A short break is bridged: a box that is disabled would lose the focus, and
+  // a phone its keyboard.
+  const shut = phase === "connecting" || phase === "stopped" || broken;
+  const toggle = (p: Panel): void => setPanel(panel === p ? "none" : p);
   return (
-    <section class="viewer" ref={frame} aria-label="The browser machine's screen" data-phase={phase}>
+    <section class="viewer" ref={frame} aria-label="The browser machine's screen" data-phase={phase} data-transport={transport ?? undefined}>
       <div class="viewer-bar">
         <p class="status" ref={status} tabIndex={-1} role="status" data-testid="viewer-status" data-phase={phase}>
           <span class="dot" aria-hidden="true" />
           {active || !idle ? WORDS[phase] : idle.status}
         </p>
+        <p class="how" role="status" data-testid="viewer-transport" data-reason={state.reason}>
+          {active ? brief(state) : ""}
+        </p>
         <div class="tools" hidden={!active}>
           <Tool icon="keyboard" label="Keyboard" on={panel === "keyboard"} onClick={() => toggle("keyboard")} />
           <Tool icon="clipboard" label="Clipboard" on={panel === "clipboard"} onClick={() => toggle("clipboard")} />
+          <Tool icon="activity" name="figures" label="Connection" on={panel === "figures"} onClick={() => toggle("figures")} />
           {document.fullscreenEnabled && (
             <Tool icon="expand" label="Full screen" onClick={() => void toggleFullscreen(frame.current)} />
           )}
@@ -93,6 +108,7 @@ export function Viewer({ session, active, poke, idle }: Props): JSX.Element {
         data-testid="viewer"
         onKeyDownCapture={leave}
         onFocusCapture={() => void offerOwnClipboard(offer)}
+        onBlurCapture={(e) => delete e.currentTarget.dataset["focus"]}
       />
       {!active && idle && (
         <div class="veil">
@@ -110,22 +126,31 @@ export function Viewer({ session, active, poke, idle }: Props): JSX.Element {
           </button>
         </div>
       )}
-      {active && panel === "keyboard" && <KeyboardBar onKeys={keys} disabled={phase !== "live"} />}
-      {active && panel === "clipboard" && <ClipboardPanel remote={remote} onSend={offer} disabled={phase !== "live"} />}
+      {active && phase === "live" && state.role === "watch" && (
+        <div class="watching" data-testid="viewer-watching">
+          <p role="status">You are watching. Another window has the mouse and the keyboard.</p>
+          <button type="button" class="button small" data-testid="take-control" onClick={() => connection.current?.takeControl()}>
+            Take control
+          </button>
+        </div>
+      )}
+      {active && panel === "figures" && <FiguresPanel read={figures} transport={transport} says={says(state)} />}
+      {active && panel === "keyboard" && <KeyboardBar onKeys={keys} disabled={shut} />}
+      {active && panel === "clipboard" && <ClipboardPanel remote={remote} onSend={offer} disabled={shut} />}
     </section>
   );
 }
 
-const WORDS: Record<ViewerState["phase"], string> = {
+const WORDS: Record<Phase, string> = {
   connecting: "Connecting…",
   live: "Live",
   reconnecting: "Reconnecting…",
   stopped: "Disconnected",
 };
 
-function Tool(p: { icon: "keyboard" | "clipboard" | "expand"; label: string; on?: boolean; onClick: () => void }): JSX.Element {
+function Tool(p: { icon: IconName; name?: string; label: string; on?: boolean; onClick: () => void }): JSX.Element {
   return (
-    <button type="button" class="tool" aria-pressed={p.on} onClick={p.onClick} data-testid={`tool-${p.icon}`}>
+    <button type="button" class="tool" aria-pressed={p.on} onClick={p.onClick} data-testid={`tool-${p.name ?? p.icon}`}>
       <Icon name={p.icon} />
       <span>{p.label}</span>
     </button>

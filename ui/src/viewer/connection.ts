@@ -1,18 +1,20 @@
-import { viewerSocketURL, viewerTicket } from "../api/client";
-import { ApiError, sentence } from "../api/errors";
-import { openWithTicket, SocketClosed } from "../api/socket";
-import type { Ticket } from "../api/types";
-import { Backoff } from "../lib/backoff";
+import { videoOffer } from "../api/webrtc";
 import { clip, KEY_ALT, KEY_CONTROL, KEY_META } from "../lib/text";
-import { hasPicture } from "./picture";
-import type { ViewerRFB } from "./rfb";
+import type { LadderState, Offered } from "./choice";
+import { cursorStyle } from "./cursor";
+import { Keyboard } from "./keyboard";
+import { charOf } from "./keysym";
+import { Ladder } from "./ladder";
+import { VideoScreen } from "./rtc";
+import type { Figures, Screen, ScreenEvents } from "./screen";
+import { Still } from "./still";
+import { Typist } from "./typist";
+import { VncScreen } from "./vnc";
+import type { Role } from "./wire";
 
-export interface ViewerState {
-  phase: "connecting" | "live" | "reconnecting" | "stopped";
-  /** Tries that failed in a row. */
-  failures: number;
-  /** Why the last one failed, for the person. */
-  why: string;
+export interface ViewerState extends LadderState {
+  /** Who may use the screen; null before it is known. */
+  role: Role | null;
 }
 
 interface Options {
@@ -24,197 +26,168 @@ interface Options {
   onClipboard: (c: { text: string; cut: boolean }) => void;
 }
 
-// From the open socket to the first bytes of a screen.
-const HANDSHAKE_MS = 10_000;
-// A connection that lasts this long starts the waits anew when it breaks; one
-// that breaks at once must not be tried again without a pause.
-const STABLE_MS = 3_000;
+// A switch may not come between two keys of a word.
+const CALM_MS = 500;
 
-const LATE = "The browser machine's screen did not answer in time.";
-const BROKE = "The connection to the browser machine's screen broke.";
-
-/** ViewerConnection keeps one session's screen on the stage: it connects with a
- * new ticket each time, again and again until stop, and leaves the last
- * picture standing in between. */
+/** ViewerConnection keeps one session's screen on the stage, on the best
+ * transport there is, until stop. The keyboard's box, what was typed, and the
+ * last picture outlive every switch. */
 export class ViewerConnection {
-  private readonly backoff = new Backoff();
-  private readonly live = document.createElement("div");
-  private readonly still = document.createElement("div");
-  private rfb: ViewerRFB | null = null;
-  private abort = new AbortController();
-  private retryTimer: ReturnType<typeof setTimeout> | undefined;
-  private stableTimer: ReturnType<typeof setTimeout> | undefined;
-  private connectedOnce = false;
-  private painted = false;
-  private stopped = false;
-  private why = "";
+  private readonly still = new Still();
+  private readonly typist = new Typist();
+  private readonly keyboard = new Keyboard(this.typist);
+  private readonly ladder: Ladder;
+  private readonly roles = new WeakMap<Screen, Role>();
+  private readonly cursors = new WeakMap<Screen, string>();
+  private readonly pressed = new Set<number>();
+  private readonly stopping = new AbortController();
+  private iceServers: RTCIceServer[] = [];
+  private state: LadderState = { phase: "connecting", failures: 0, why: "", transport: null, reason: "" };
+  private controlled = false;
+  private focusedOnce = false;
 
   constructor(private readonly o: Options) {
-    this.live.className = "stage-live";
-    this.still.className = "stage-still";
-    this.still.setAttribute("aria-hidden", "true");
-    o.stage.append(this.live, this.still);
-    addEventListener("online", this.onOnline);
-    void this.connect();
+    o.stage.append(this.still.el, this.keyboard.box);
+    const signal = this.stopping.signal;
+    // A press focuses the box, and nothing else that the browser would choose.
+    o.stage.addEventListener("mousedown", (e) => this.onPress(e), { signal, capture: true });
+    o.stage.addEventListener("pointerdown", (e) => this.onPress(e), { signal, capture: true });
+    for (const type of ["pointerup", "pointercancel"] as const) {
+      addEventListener(type, (e) => this.pressed.delete(e.pointerId), { signal, capture: true });
+    }
+    this.ladder = new Ladder({
+      offered: (s) => this.offered(s),
+      video: (transport, life) => {
+        const s: Screen = new VideoScreen(
+          { session: o.session, transport, iceServers: this.iceServers, stage: o.stage, still: this.still },
+          { ...life, ...this.says(() => s) },
+        );
+        return s;
+      },
+      vnc: (life) => {
+        const s: Screen = new VncScreen({ session: o.session, stage: o.stage, still: this.still }, { ...life, ...this.says(() => s) });
+        return s;
+      },
+      typist: this.typist,
+      calm: () => !this.typist.busy && this.pressed.size === 0 && performance.now() - this.typist.lastAt > CALM_MS,
+      onState: (s) => {
+        const came = s.phase === "live" && this.state.phase !== "live";
+        this.state = s;
+        this.report();
+        // Later only a focus that got lost is taken.
+        if (came && (this.focusedOnce ? document.activeElement === document.body : !isTyping())) this.keyboard.focus();
+        this.focusedOnce ||= came;
+      },
+      onScreen: (s) => this.onScreen(s),
+    });
+    this.ladder.start();
   }
 
   /** stop ends the connection for good; the last picture stays until the stage
    * is removed. */
   stop(): void {
-    if (this.stopped) return;
-    this.stopped = true;
-    removeEventListener("online", this.onOnline);
-    this.endCurrent();
-    this.report("stopped", "");
+    if (this.stopping.signal.aborted) return;
+    this.stopping.abort();
+    this.keyboard.stop();
+    this.ladder.stop();
   }
 
-  /** retryNow tries at once instead of waiting; without effect when live. */
-  readonly retryNow = (): void => {
-    if (this.stopped || this.retryTimer === undefined) return;
-    clearTimeout(this.retryTimer);
-    this.retryTimer = undefined;
-    void this.connect();
-  };
+  /** retryNow tries at once instead of waiting, and looks whether what there is
+   * is alive. */
+  readonly retryNow = (): void => this.ladder.nudge();
 
-  /** keys presses and releases keys, given as keysyms. */
+  /** keys presses and releases keys, given as keysyms; characters go as text. */
   keys(keysyms: readonly number[]): void {
-    for (const k of keysyms) this.rfb?.sendKey(k, null);
+    let text = "";
+    for (const k of keysyms) {
+      const c = charOf(k);
+      text += c;
+      if (c !== "") continue;
+      this.typist.text(text);
+      text = "";
+      this.typist.tap(k);
+    }
+    this.typist.text(text);
   }
 
   /** offer puts text on the remote clipboard. */
   offer(text: string): void {
-    this.rfb?.clipboardPasteFrom(clip(text).text);
+    this.typist.clipboard(clip(text).text);
   }
 
   /** paste puts text on the remote clipboard and presses Ctrl+V there. An
    * empty text pastes what the remote clipboard has. */
   paste(text: string): void {
-    const rfb = this.rfb;
-    if (!rfb) return;
+    const t = this.typist;
     if (text) this.offer(text);
-    // Command+V on a Mac has pressed other keys over there.
-    for (const k of [KEY_ALT, KEY_META]) rfb.sendKey(k, null, false);
-    rfb.sendKey(KEY_CONTROL, "ControlLeft", true);
-    rfb.sendKey("v".charCodeAt(0), "KeyV");
-    rfb.sendKey(KEY_CONTROL, "ControlLeft", false);
+    for (const k of [KEY_ALT, KEY_META]) if (t.isDown(k)) t.key(k, false);
+    const held = t.isDown(KEY_CONTROL);
+    if (!held) t.key(KEY_CONTROL, true);
+    t.tap("v".charCodeAt(0));
+    if (!held) t.key(KEY_CONTROL, false);
   }
 
-  focus(): void {
-    this.rfb?.focus({ preventScroll: true });
+  takeControl(): void {
+    this.ladder.screen?.takeControl();
+    this.keyboard.focus();
   }
 
-  private async connect(): Promise<void> {
-    this.endCurrent();
-    const abort = new AbortController();
-    this.abort = abort;
-    // Still for the last reason: the words must not come and go with each try.
-    this.report(this.connectedOnce ? "reconnecting" : "connecting", this.why);
-    try {
-      // Both before the socket opens: its first message must find noVNC there.
-      const ticket = async (s: AbortSignal): Promise<Ticket> => (await Promise.all([viewerTicket(this.o.session, s), module]))[0];
-      const module = import("./rfb");
-      const ws = await openWithTicket(ticket, viewerSocketURL(this.o.session), abort.signal);
-      const { ViewerRFB } = await module;
-      if (abort.signal.aborted) {
-        ws.close();
-        return;
-      }
-      let why = "";
-      // Before noVNC's own listener, which gives up the connection.
-      ws.addEventListener("close", (e) => (why = new SocketClosed(e.code, e.reason).message));
-      this.attach(new ViewerRFB(this.live, ws, { shared: true }), () => why);
-    } catch (err) {
-      if (!abort.signal.aborted) this.failed(whyOf(err));
-    }
+  figures(): Promise<Figures | null> {
+    return this.ladder.screen?.figures() ?? Promise.resolve(null);
   }
 
-  private attach(rfb: ViewerRFB, closedBecause: () => string): void {
-    this.rfb = rfb;
-    this.painted = false;
-    rfb.scaleViewport = true;
-    rfb.resizeSession = true;
-    rfb.background = "transparent";
-    let late = false;
-    const canvas = this.live.querySelector("canvas");
-    canvas?.setAttribute("aria-label", "The browser machine's screen");
-    canvas?.setAttribute("role", "application");
-    const handshake = setTimeout(() => {
-      late = true;
-      rfb.disconnect();
-    }, HANDSHAKE_MS);
-
-    rfb.addEventListener("connect", () => {
-      clearTimeout(handshake);
-      if (this.rfb !== rfb) return;
-      this.connectedOnce = true;
-      this.stableTimer = setTimeout(() => this.backoff.reset(), STABLE_MS);
-      this.report("live", "");
-      if (canvas) void this.showOncePainted(canvas);
-      if (!isTyping()) this.focus();
-    });
-    rfb.addEventListener("disconnect", () => {
-      clearTimeout(handshake);
-      if (this.rfb !== rfb) return;
-      this.keepPicture(canvas);
-      this.rfb = null;
-      this.failed(late ? LATE : closedBecause() || BROKE);
-    });
-    rfb.addEventListener("credentialsrequired", () => rfb.disconnect());
-    rfb.addEventListener("clipboard", (e) => this.o.onClipboard(clip(e.detail.text)));
+  private async offered(signal: AbortSignal): Promise<Offered> {
+    if (typeof RTCPeerConnection === "undefined") return "unsupported";
+    const offer = await videoOffer(this.o.session, signal);
+    this.iceServers = offer.ice_servers;
+    return offer.enabled ? "yes" : "off";
   }
 
-  private async showOncePainted(canvas: HTMLCanvasElement): Promise<void> {
-    if (!(await hasPicture(canvas, this.abort.signal))) return;
-    this.painted = true;
-    this.still.replaceChildren();
+  private says(of: () => Screen): Omit<ScreenEvents, "reached" | "ready" | "ended"> {
+    return {
+      clipboard: (text) => {
+        if (of() === this.ladder.screen) this.o.onClipboard(clip(text));
+      },
+      role: (role) => {
+        this.roles.set(of(), role);
+        if (of() === this.ladder.screen) this.onRole(of());
+      },
+      cursor: (picture) => {
+        this.cursors.set(of(), cursorStyle(picture));
+        if (of() === this.ladder.screen) this.o.stage.style.cursor = this.cursors.get(of()) ?? "";
+      },
+    };
   }
 
-  // A device that was offline may hold a socket that is dead without knowing.
-  private readonly onOnline = (): void => void this.connect();
-
-  private failed(why: string): void {
-    clearTimeout(this.stableTimer);
-    if (this.stopped) return;
-    const wait = this.backoff.next();
-    this.report("reconnecting", why);
-    this.retryTimer = setTimeout(this.retryNow, wait);
+  private onScreen(s: Screen): void {
+    this.o.stage.style.cursor = this.cursors.get(s) ?? "";
+    // Who was in control before a switch of the transport is so after it.
+    if (this.controlled && this.roles.get(s) === "watch") s.takeControl();
+    else this.onRole(s);
   }
 
-  private endCurrent(): void {
-    clearTimeout(this.retryTimer);
-    clearTimeout(this.stableTimer);
-    this.retryTimer = undefined;
-    const rfb = this.rfb;
-    this.abort.abort();
-    this.rfb = null;
-    if (!rfb) return;
-    const canvas = this.live.querySelector("canvas");
-    rfb.disconnect();
-    this.keepPicture(canvas);
+  private onRole(s: Screen): void {
+    this.controlled = s.transport === "vnc" ? this.controlled : this.roles.get(s) === "control";
+    this.report();
   }
 
-  // The canvas that noVNC gives up still holds the last picture: it stands in
-  // front of the next connection until that one has painted.
-  private keepPicture(canvas: HTMLCanvasElement | null): void {
-    if (!canvas || !this.painted) return;
-    this.painted = false;
-    for (const p of ["width", "height", "margin", "cursor"]) canvas.style.removeProperty(p);
-    canvas.removeAttribute("tabindex");
-    this.still.replaceChildren(canvas);
+  private report(): void {
+    const s = this.ladder?.screen;
+    this.o.onState({ ...this.state, role: s ? (s.transport === "vnc" ? "control" : (this.roles.get(s) ?? null)) : null });
   }
 
-  private report(phase: ViewerState["phase"], why: string): void {
-    this.why = why;
-    this.o.onState({ phase, failures: this.backoff.count, why });
+  private onPress(e: MouseEvent): void {
+    if (e instanceof PointerEvent && e.type === "pointerdown") {
+      this.pressed.add(e.pointerId);
+      this.o.stage.dataset["focus"] = "pointer";
+      const { left, top } = this.o.stage.getBoundingClientRect();
+      this.keyboard.place(e.clientX - left, e.clientY - top);
+    } else e.preventDefault();
+    this.keyboard.focus();
   }
-}
-
-function whyOf(err: unknown): string {
-  if (err instanceof SocketClosed || err instanceof ApiError) return err.message;
-  return sentence(err);
 }
 
 function isTyping(): boolean {
   const a = document.activeElement;
-  return a !== null && (a.matches("input, textarea, select") || a.closest("dialog") !== null);
+  return a !== null && !a.matches(".stage-keys") && (a.matches("input, textarea, select") || a.closest("dialog") !== null);
 }

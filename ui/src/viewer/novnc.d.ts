@@ -15,6 +15,7 @@ declare module "@novnc/novnc" {
     resizeSession: boolean;
     showDotCursor: boolean;
     background: string;
+    focusOnClick: boolean;
     qualityLevel: number;
     compressionLevel: number;
     disconnect(): void;

@@ -5,7 +5,7 @@ import { clip } from "../lib/text";
 /** takeClipboard puts the remote text on the device's clipboard, if the screen
  * has the focus. A page in the background must not change it. */
 export async function takeClipboard(text: string): Promise<void> {
-  if (!document.hasFocus() || !(document.activeElement instanceof HTMLCanvasElement)) return;
+  if (!document.hasFocus() || !document.activeElement?.matches(".stage-keys")) return;
   await writeClipboard(text);
 }
 

@@ -3,6 +3,7 @@ import { createRequire } from "node:module";
 import type { AxeResults } from "axe-core";
 import type { Page } from "playwright-core";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { Gateway } from "./gateway";
 import { live, Stage } from "./harness";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -54,6 +55,19 @@ describe.each(SCREENS)("%s", (_, options) => {
       await live(page).waitFor();
       await page.getByTestId("tool-clipboard").click();
       await page.getByTestId("log").locator("summary").click();
+    },
+    async figures(page) {
+      await page.goto(`${stage.base}/sessions/${(await stage.session("waiting")).id}`);
+      await live(page).waitFor();
+      await page.getByTestId("tool-figures").click();
+      await page.getByTestId("figures").waitFor();
+    },
+    async watching(page) {
+      const gateway = await Gateway.of(page);
+      await page.goto(`${stage.base}/sessions/${(await stage.session("waiting")).id}`);
+      await live(page).waitFor();
+      await gateway.say({ role: "watch" });
+      await page.getByTestId("viewer-watching").waitFor();
     },
     async failed(page) {
       const { id } = await stage.session("waiting");

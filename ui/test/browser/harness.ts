@@ -5,6 +5,9 @@ import type { Seen } from "../../mock/world.ts";
 
 const SHOWN_ANYWAY = /Failed to load resource|WebSocket connection|net::ERR_|Failed (when|while) connect/;
 
+// Without it a page sees its own addresses as names that need multicast.
+const PLAIN_ADDRESSES = "--disable-features=WebRtcHideLocalIpsWithMdns";
+
 /** Stage is the built page, a browser, and the mock server behind it. */
 export class Stage {
   /** What the page must never say: its errors, and violations of the policy. */
@@ -21,7 +24,7 @@ export class Stage {
     const server = await preview({ mode: "mock", logLevel: "silent", preview: { port: 0, host: "127.0.0.1" } });
     const address = server.httpServer.address();
     if (address === null || typeof address === "string") throw new Error("the mock server has no port");
-    const browser = await chromium.launch({ executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+    const browser = await chromium.launch({ executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium", args: ["--no-sandbox", PLAIN_ADDRESSES] });
     return new Stage(browser, server, `http://127.0.0.1:${address.port}`);
   }
 

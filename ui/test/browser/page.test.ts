@@ -249,7 +249,7 @@ it("lets the keyboard leave the screen", async () => {
   const page = await stage.page();
   await page.goto(`${stage.base}/sessions/${id}`);
   await live(page).waitFor();
-  await until(async () => expect(await page.evaluate(() => document.activeElement?.tagName)).toBe("CANVAS"));
+  await until(async () => expect(await page.evaluate(() => document.activeElement?.getAttribute("data-testid"))).toBe("viewer-keys"));
   await page.keyboard.press("Shift+Escape");
   await page.keyboard.press("Tab");
   expect(await page.evaluate(() => document.activeElement?.getAttribute("data-testid"))).toBe("tool-keyboard");
