@@ -54,6 +54,10 @@ type Config struct {
 	// addresses of this computer.
 	Public []string
 
+	// TurnListen is host:port of a TURN server in this process, that relays to the
+	// gateway's own sockets and nowhere else; empty: none.
+	TurnListen string
+
 	MaxPerSession int // viewers of one session; 8
 	MaxPerUser    int // 16
 	MaxViewers    int // 256
