@@ -50,6 +50,7 @@ type rate struct {
 	down   time.Time // when it was last lowered
 	grown  time.Time
 	proven float64 // the highest rate that came through since it was last lowered
+	full   float64 // what came through when a queue last stood
 	rtt    time.Duration
 }
 
@@ -216,6 +217,7 @@ func (r *rate) decide(now time.Time) {
 	switch {
 	case came > 0 && queue > standing:
 		if now.Sub(r.down) > wait {
+			r.full = through
 			r.lower(now, max(min(r.target, through)*0.85, r.target*0.5))
 		}
 	case loss > 0.1:
@@ -243,13 +245,16 @@ func (r *rate) raise(now time.Time) {
 	r.grown = now
 	used := r.proven > 0.7*r.target
 	perSecond := 0.25
-	if r.down.IsZero() {
-		perSecond = 0.6 // nothing has spoken against it yet
+	switch {
+	case r.target > 1.2*r.full:
+		perSecond = 0.6 // nothing speaks against it, or not any more
+	case r.target > 0.8*r.full:
+		perSecond = 0.05 // about as much as there is
 	}
 	if !used && r.target >= startRate {
 		return
 	}
-	to := r.target*(1+perSecond*past) + 40_000*past
+	to := r.target*(1+perSecond*past) + 10_000*past
 	if !used {
 		to = min(to, startRate)
 	}
