@@ -27,7 +27,7 @@ var layers = [][]string{
 	{"guest", "screen", "machine", "store", "localhome"},
 	{"machine/gvisor", "machine/fake", "machine/machinetest", "store/sqlite", "store/storetest", "vault", "client"},
 	{"stream", "ways"},
-	{"control"},
+	{"control", "stream/rtc"},
 	{"httpapi"},
 	{"server"},
 	{"settings", "doctor"},

@@ -302,6 +302,25 @@ func (s *Service) consume(ctx context.Context, userID, purpose, subject, ticket 
 // OpenViewer consumes a ticket and connects to the screen of the session's own
 // machine; the caller closes the stream.
 func (s *Service) OpenViewer(ctx context.Context, userID string, id session.ID, ticket string) (io.ReadWriteCloser, error) {
+	guest, err := s.openScreen(ctx, userID, id, ticket)
+	if err != nil {
+		return nil, err
+	}
+	return guest.VNC(ctx)
+}
+
+// OpenScreen consumes a ticket and connects to the screen of the session's own
+// machine, as video of a codec; the caller closes the stream.
+func (s *Service) OpenScreen(ctx context.Context, userID string, id session.ID, ticket, codec string) (io.ReadWriteCloser, error) {
+	guest, err := s.openScreen(ctx, userID, id, ticket)
+	if err != nil {
+		return nil, err
+	}
+	return guest.Screen(ctx, codec)
+}
+
+// openScreen consumes a viewer's ticket, for whatever kind of screen.
+func (s *Service) openScreen(ctx context.Context, userID string, id session.ID, ticket string) (*guestapi.Client, error) {
 	if err := s.consume(ctx, userID, "viewer", string(id), ticket); err != nil {
 		return nil, err
 	}
@@ -313,11 +332,7 @@ func (s *Service) OpenViewer(ctx context.Context, userID string, id session.ID, 
 	if now.State.Final() || m == nil {
 		return nil, &session.ConflictError{ID: id, Actual: now.State}
 	}
-	guest, err := m.Guest(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return guest.VNC(ctx)
+	return m.Guest(ctx)
 }
 
 // OpenTerminal consumes a ticket and opens a shell in the user's cli machine;

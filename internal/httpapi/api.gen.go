@@ -171,12 +171,16 @@ const (
 	ProblemCodeMachineGone          ProblemCode = "machine_gone"
 	ProblemCodeMethodNotAllowed     ProblemCode = "method_not_allowed"
 	ProblemCodeNoMemory             ProblemCode = "no_memory"
+	ProblemCodeNoVideo              ProblemCode = "no_video"
 	ProblemCodeNotFound             ProblemCode = "not_found"
 	ProblemCodeNotReady             ProblemCode = "not_ready"
+	ProblemCodeOfferInvalid         ProblemCode = "offer_invalid"
 	ProblemCodeProviderUnknown      ProblemCode = "provider_unknown"
+	ProblemCodeTicketInvalid        ProblemCode = "ticket_invalid"
 	ProblemCodeTooManyRequests      ProblemCode = "too_many_requests"
 	ProblemCodeTooManySessions      ProblemCode = "too_many_sessions"
 	ProblemCodeTooManyStreams       ProblemCode = "too_many_streams"
+	ProblemCodeTooManyViewers       ProblemCode = "too_many_viewers"
 	ProblemCodeUnauthenticated      ProblemCode = "unauthenticated"
 	ProblemCodeUnavailable          ProblemCode = "unavailable"
 	ProblemCodeUnsupportedMediaType ProblemCode = "unsupported_media_type"
@@ -214,17 +218,25 @@ func (e ProblemCode) Valid() bool {
 		return true
 	case ProblemCodeNoMemory:
 		return true
+	case ProblemCodeNoVideo:
+		return true
 	case ProblemCodeNotFound:
 		return true
 	case ProblemCodeNotReady:
 		return true
+	case ProblemCodeOfferInvalid:
+		return true
 	case ProblemCodeProviderUnknown:
+		return true
+	case ProblemCodeTicketInvalid:
 		return true
 	case ProblemCodeTooManyRequests:
 		return true
 	case ProblemCodeTooManySessions:
 		return true
 	case ProblemCodeTooManyStreams:
+		return true
+	case ProblemCodeTooManyViewers:
 		return true
 	case ProblemCodeUnauthenticated:
 		return true
@@ -476,6 +488,14 @@ type Health struct {
 // HealthStatus defines model for Health.Status.
 type HealthStatus string
 
+// IceServer defines model for IceServer.
+type IceServer struct {
+	// Credential A secret.
+	Credential *string  `json:"credential,omitempty"`
+	Urls       []string `json:"urls"`
+	Username   *string  `json:"username,omitempty"`
+}
+
 // Login defines model for Login.
 type Login struct {
 	Code string `json:"code"`
@@ -712,12 +732,22 @@ type StartSession struct {
 type Ticket struct {
 	ExpiresAt time.Time `json:"expires_at"`
 
-	// Ticket A secret. To be sent as the first message, never in an address.
+	// Ticket A secret. To be sent as the first message, or in Anteroom-Ticket, never in an address.
 	Ticket string `json:"ticket"`
+}
+
+// WebRTC defines model for WebRTC.
+type WebRTC struct {
+	// Enabled Without it there is noVNC.
+	Enabled    bool        `json:"enabled"`
+	IceServers []IceServer `json:"ice_servers"`
 }
 
 // After defines model for After.
 type After = int64
+
+// Connection defines model for Connection.
+type Connection = string
 
 // ID defines model for Id.
 type ID = string
@@ -770,6 +800,12 @@ type SessionEventsParams struct {
 
 	// LastEventID As `after`; goes before it. EventSource sends it when it connects again.
 	LastEventID *LastEventID `json:"Last-Event-ID,omitempty"`
+}
+
+// ConnectWebrtcParams defines parameters for ConnectWebrtc.
+type ConnectWebrtcParams struct {
+	// AnteroomTicket A viewer's ticket, of `/tickets`. It is used up.
+	AnteroomTicket *string `json:"Anteroom-Ticket,omitempty"`
 }
 
 // AssignPortJSONRequestBody defines body for AssignPort for application/json ContentType.
@@ -879,6 +915,18 @@ type ServerInterface interface {
 	// OpenViewer The session's screen (WebSocket)
 	// (GET /api/v1/sessions/{id}/vnc)
 	OpenViewer(w http.ResponseWriter, r *http.Request, id ID)
+	// WebrtcInfo Whether the session's screen can be had by WebRTC, and how
+	// (GET /api/v1/sessions/{id}/webrtc)
+	WebrtcInfo(w http.ResponseWriter, r *http.Request, id ID)
+	// ConnectWebrtc The session's screen by WebRTC
+	// (POST /api/v1/sessions/{id}/webrtc)
+	ConnectWebrtc(w http.ResponseWriter, r *http.Request, id ID, params ConnectWebrtcParams)
+	// CloseWebrtc Leave
+	// (DELETE /api/v1/sessions/{id}/webrtc/{connection})
+	CloseWebrtc(w http.ResponseWriter, r *http.Request, id ID, connection Connection)
+	// PatchWebrtc Candidates, or an ICE restart
+	// (PATCH /api/v1/sessions/{id}/webrtc/{connection})
+	PatchWebrtc(w http.ResponseWriter, r *http.Request, id ID, connection Connection)
 	// Healthz The process answers
 	// (GET /healthz)
 	Healthz(w http.ResponseWriter, r *http.Request)
@@ -1687,6 +1735,152 @@ func (siw *ServerInterfaceWrapper) OpenViewer(w http.ResponseWriter, r *http.Req
 	handler.ServeHTTP(w, r)
 }
 
+// WebrtcInfo operation middleware
+func (siw *ServerInterfaceWrapper) WebrtcInfo(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.WebrtcInfo(w, r, id)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ConnectWebrtc operation middleware
+func (siw *ServerInterfaceWrapper) ConnectWebrtc(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ConnectWebrtcParams
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Anteroom-Ticket" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Anteroom-Ticket")]; found {
+		var AnteroomTicket string
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Anteroom-Ticket", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Anteroom-Ticket", valueList[0], &AnteroomTicket, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Anteroom-Ticket", Err: err})
+			return
+		}
+
+		params.AnteroomTicket = &AnteroomTicket
+
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ConnectWebrtc(w, r, id, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CloseWebrtc operation middleware
+func (siw *ServerInterfaceWrapper) CloseWebrtc(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "connection" -------------
+	var connection Connection
+
+	err = runtime.BindStyledParameterWithOptions("simple", "connection", r.PathValue("connection"), &connection, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "connection", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CloseWebrtc(w, r, id, connection)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PatchWebrtc operation middleware
+func (siw *ServerInterfaceWrapper) PatchWebrtc(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "id" -------------
+	var id ID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", r.PathValue("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "id", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "connection" -------------
+	var connection Connection
+
+	err = runtime.BindStyledParameterWithOptions("simple", "connection", r.PathValue("connection"), &connection, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "connection", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PatchWebrtc(w, r, id, connection)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // Healthz operation middleware
 func (siw *ServerInterfaceWrapper) Healthz(w http.ResponseWriter, r *http.Request) {
 
@@ -1856,6 +2050,10 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/sessions/{id}/events", wrapper.SessionEvents)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/sessions/{id}/tickets", wrapper.CreateViewerTicket)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/sessions/{id}/vnc", wrapper.OpenViewer)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/sessions/{id}/webrtc", wrapper.WebrtcInfo)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/api/v1/sessions/{id}/webrtc", wrapper.ConnectWebrtc)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/api/v1/sessions/{id}/webrtc/{connection}", wrapper.CloseWebrtc)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/api/v1/sessions/{id}/webrtc/{connection}", wrapper.PatchWebrtc)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/events", wrapper.AllEvents)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/providers", wrapper.ListProviders)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/api/v1/credentials", wrapper.ListCredentials)

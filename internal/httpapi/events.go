@@ -39,7 +39,7 @@ func (a api) events(w http.ResponseWriter, r *http.Request, id session.ID, begin
 		a.problem(w, r, ProblemCodeInvalidRequest, err.Error())
 		return
 	}
-	ctx, end, ok := a.beginStream(w, r)
+	ctx, end, ok := a.beginStream(r.Context(), w, r)
 	if !ok {
 		return
 	}
@@ -191,9 +191,9 @@ func (es *eventStream) send(write func() error) error {
 }
 
 // beginStream registers a long answer, or says why there cannot be one.
-func (s *Server) beginStream(w http.ResponseWriter, r *http.Request) (context.Context, func(), bool) {
+func (s *Server) beginStream(ctx context.Context, w http.ResponseWriter, r *http.Request) (context.Context, func(), bool) {
 	id := who(r)
-	ctx, end, err := s.live.begin(r.Context(), id, s.cfg.Heartbeat, func(ctx context.Context) bool {
+	ctx, end, err := s.live.begin(ctx, id, s.cfg.Heartbeat, func(ctx context.Context) bool {
 		return s.stillSignedIn(ctx, id)
 	})
 	switch {

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"io"
 	"maps"
 	"net"
@@ -35,6 +36,7 @@ type fake struct {
 	fail        error         // what every method answers, if set
 	opened      chan net.Conn // the machine's ends of what was opened
 	size        [2]int        // of the last terminal
+	codec       string        // the machines' only one; empty: any
 }
 
 func newFake() *fake {
@@ -258,6 +260,17 @@ func (f *fake) ticket(userID, subject string) (string, time.Time, error) {
 
 func (f *fake) OpenViewer(_ context.Context, userID string, id session.ID, ticket string) (io.ReadWriteCloser, error) {
 	return f.open(userID, string(id), ticket)
+}
+
+func (f *fake) OpenScreen(_ context.Context, userID string, id session.ID, ticket, codec string) (io.ReadWriteCloser, error) {
+	f.mu.Lock()
+	refuse := f.codec != "" && f.codec != codec
+	f.mu.Unlock()
+	host, err := f.open(userID, string(id), ticket)
+	if err == nil && refuse {
+		return nil, errors.Join(host.Close(), &guestapi.StatusError{Code: 404, Text: "no such codec"})
+	}
+	return host, err
 }
 
 func (f *fake) OpenTerminal(_ context.Context, userID, id, ticket string, cols, rows int) (io.ReadWriteCloser, error) {

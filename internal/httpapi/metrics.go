@@ -54,7 +54,7 @@ func (m *metrics) request(method, pattern string, status int, took time.Duration
 		path = p
 	}
 	switch method {
-	case "GET", "HEAD", "POST", "DELETE":
+	case "GET", "HEAD", "POST", "PATCH", "DELETE":
 	default:
 		method = "other"
 	}

@@ -71,6 +71,10 @@ type UseCases interface {
 	// for the opening only. The caller closes what it gets; Close ends a Read
 	// and a Write under way.
 	OpenViewer(ctx context.Context, userID string, id session.ID, ticket string) (io.ReadWriteCloser, error)
+	// OpenScreen is the same for the screen as encoded video. The bytes are
+	// guestapi screen frames. A machine without that codec, or without video at
+	// all, is a *guestapi.StatusError.
+	OpenScreen(ctx context.Context, userID string, id session.ID, ticket, codec string) (io.ReadWriteCloser, error)
 	// OpenTerminal is the same for a shell in a cli machine. The bytes are
 	// guestapi terminal frames.
 	OpenTerminal(ctx context.Context, userID, machineID, ticket string, cols, rows int) (io.ReadWriteCloser, error)

@@ -30,7 +30,7 @@ func problemKind(code ProblemCode) (status int, title string) {
 	case ProblemCodeBodyTooLarge:
 		return http.StatusRequestEntityTooLarge, "The request's body is too large"
 	case ProblemCodeUnsupportedMediaType:
-		return http.StatusUnsupportedMediaType, "Not JSON"
+		return http.StatusUnsupportedMediaType, "Not the type of body that is needed"
 	case ProblemCodeIdempotencyMismatch:
 		return http.StatusUnprocessableEntity, "The Idempotency-Key was used for something else"
 	case ProblemCodeUnauthenticated:
@@ -53,6 +53,14 @@ func problemKind(code ProblemCode) (status int, title string) {
 		return http.StatusConflict, "The machine is not running"
 	case ProblemCodeWebsocketRequired:
 		return http.StatusUpgradeRequired, "This is a WebSocket"
+	case ProblemCodeOfferInvalid:
+		return http.StatusBadRequest, "The offer cannot be taken"
+	case ProblemCodeTicketInvalid:
+		return http.StatusForbidden, "The ticket is not good"
+	case ProblemCodeTooManyViewers:
+		return http.StatusTooManyRequests, "Too many viewers"
+	case ProblemCodeNoVideo:
+		return http.StatusConflict, "The machine has no video"
 	case ProblemCodeTooManyRequests:
 		return http.StatusTooManyRequests, "Too many tries"
 	case ProblemCodeTooManyStreams:
@@ -160,10 +168,17 @@ func (s *Server) json(w http.ResponseWriter, r *http.Request, status int, v any)
 	s.write(w, r, status, "application/json", v)
 }
 
+// raw is a body that is no JSON.
+type raw []byte
+
 func (s *Server) write(w http.ResponseWriter, r *http.Request, status int, contentType string, v any) {
-	b, err := json.Marshal(v)
-	if err != nil { // only a bug can do it: the bodies are plain structs
-		panic(err)
+	b, ready := v.(raw)
+	if !ready {
+		text, err := json.Marshal(v)
+		if err != nil { // only a bug can do it: the bodies are plain structs
+			panic(err)
+		}
+		b = append(text, '\n')
 	}
 	h := w.Header()
 	h.Set("Content-Type", contentType)
@@ -174,7 +189,7 @@ func (s *Server) write(w http.ResponseWriter, r *http.Request, status int, conte
 	if r.Method == http.MethodHead {
 		return
 	}
-	if _, err := w.Write(append(b, '\n')); err != nil {
+	if _, err := w.Write(b); err != nil {
 		s.log.DebugContext(r.Context(), "answer not delivered", slog.Any("error", err))
 	}
 }

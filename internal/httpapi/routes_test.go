@@ -35,6 +35,8 @@ var routeCases = map[string]routeCase{
 	"GET /api/v1/sessions/{id}/events":      {subject: bySession, want: 200, stream: true},
 	"POST /api/v1/sessions/{id}/tickets":    {subject: bySession, want: 201},
 	"GET /api/v1/sessions/{id}/vnc":         {subject: bySession, want: 426},
+	"GET /api/v1/sessions/{id}/webrtc":      {subject: bySession, want: 200},
+	"POST /api/v1/sessions/{id}/webrtc":     {subject: bySession, want: 415},
 	"GET /api/v1/events":                    {want: 200, stream: true},
 	"GET /api/v1/providers":                 {want: 200},
 	"GET /api/v1/credentials":               {want: 200},
@@ -56,12 +58,18 @@ var routeCases = map[string]routeCase{
 	"GET /readyz":                           {public: true},
 	"GET /metrics":                          {want: 200},
 
+	"PATCH /api/v1/sessions/{id}/webrtc/{connection}":  {subject: bySession, want: 404},
+	"DELETE /api/v1/sessions/{id}/webrtc/{connection}": {subject: bySession, want: 404},
+
 	"POST /api/v1/egress/ports/{port}/assign":     {body: `{"user":"bob"}`, want: 200, admin: true},
 	"POST /api/v1/egress/ports/{port}/release":    {body: `{}`, want: 204, admin: true},
 	"POST /api/v1/egress/ports/{port}/quarantine": {body: `{"reason":"x"}`, want: 204, admin: true},
 	"POST /api/v1/egress/ports/{port}/pin":        {body: `{}`, want: 404, admin: true}, // nobody has it yet
 	"POST /api/v1/egress/ports/{port}/check":      {want: 200, admin: true},
 }
+
+// noConnection is what a connection's id looks like; nobody has it.
+const noConnection = "AAAAAAAAAAAAAAAAAAAAAA"
 
 // recorderMux collects the routes that the generated server registers.
 type recorderMux struct {
@@ -149,6 +157,7 @@ func (r *rig) address(pattern string, c routeCase, p person) (method, path strin
 		path = strings.Replace(path, "{id}", c.subject(p)[0], 1)
 	}
 	path = strings.Replace(path, "{port}", testPort, 1)
+	path = strings.Replace(path, "{connection}", noConnection, 1)
 	return method, path
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/anteroom/anteroom/internal/stream/rtc"
 	"github.com/anteroom/anteroom/internal/web"
 )
 
@@ -25,6 +26,11 @@ type Config struct {
 	UseCases UseCases
 	Outward  Outward
 	Auth     Auth
+	// WebRTC shows screens that way; nil: there is noVNC only. The caller closes
+	// it, after Shutdown.
+	WebRTC *rtc.Gateway
+	// IceServers are handed to pages, with credentials of the moment; nil: none.
+	IceServers func() []rtc.IceServer
 
 	// Hosts are the host names, without port, under which the service may be
 	// reached beside those of the loopback interface. A request for any other
@@ -179,7 +185,7 @@ func (s *Server) noSuchRoute(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) allowed(r *http.Request) []string {
 	var out []string
-	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodDelete} {
 		try := r.Clone(r.Context())
 		try.Method = m
 		if _, pattern := s.mux.Handler(try); strings.HasPrefix(pattern, m+" ") {

@@ -107,7 +107,7 @@ func (a api) socket(w http.ResponseWriter, r *http.Request, kind string, serve f
 		a.problem(w, r, ProblemCodeCrossOrigin, "Your browser says that this request comes from another site, so it was refused.")
 		return
 	}
-	ctx, end, ok := a.beginStream(w, r)
+	ctx, end, ok := a.beginStream(r.Context(), w, r)
 	if !ok {
 		return
 	}

@@ -26,6 +26,7 @@ type Config struct {
 	BehindProxy bool     // a reverse proxy of the operator's is in front
 	Hosts       []string // names under which the service is reached, beside loopback's; HostNames says what empty means
 
+	Media
 	Outward
 	CAFiles      []string // extra certificates for the machines, PEM
 	ProvidersDir string   // more provider files
@@ -108,6 +109,9 @@ func (c Config) Check() error {
 	}
 	if c.BehindProxy && c.ACMEDomain == "" && len(c.Hosts) == 0 {
 		return errors.New("behind-proxy needs hosts, the names under which browsers reach the proxy, such as anteroom.example.org: requests for other names are refused")
+	}
+	if err := c.Media.check(); err != nil {
+		return err
 	}
 	if c.StateDir == "" {
 		return errors.New("state: a directory is needed")

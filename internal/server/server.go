@@ -103,8 +103,20 @@ func run(ctx context.Context, cfg Config, p purpose) error {
 	if err != nil {
 		return err
 	}
+	gateway, err := newGateway(cfg, registry)
+	if err != nil {
+		return err
+	}
+	if gateway != nil {
+		defer func() { _ = gateway.Close() }()
+		cfg.Logger.Info("screens by WebRTC", "address", gateway.Address().String(), "announced", gateway.Public())
+	}
+	relay, err := cfg.iceServers(gateway)
+	if err != nil {
+		return err
+	}
 	api, err := httpapi.New(httpapi.Config{
-		UseCases: service, Outward: out, Auth: db,
+		UseCases: service, Outward: out, Auth: db, WebRTC: gateway, IceServers: relay,
 		Hosts: hosts, BehindProxy: cfg.BehindProxy, MetricsPublic: cfg.MetricsPublic,
 		Version: buildinfo.Version(), Registry: registry, Logger: cfg.Logger,
 		Ready: func(ctx context.Context) error { _, err := db.Stats(ctx); return err },

@@ -1,0 +1,636 @@
+package rtc
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pion/ice/v4"
+	"github.com/pion/rtcp"
+	"github.com/pion/rtp"
+	"github.com/pion/webrtc/v4"
+
+	"github.com/anteroom/anteroom/internal/guestapi"
+	"github.com/anteroom/anteroom/internal/stream"
+)
+
+// The viewer's candidates come after the offer and are counted, no more.
+func TestTrickle(t *testing.T) {
+	g := newGateway(t, nil)
+	v := newViewer(t, nil)
+	var mu sync.Mutex
+	var found []string
+	v.pc.OnICECandidate(func(c *webrtc.ICECandidate) {
+		if c != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			found = append(found, "a="+c.ToJSON().Candidate)
+		}
+	})
+	gathered := webrtc.GatheringCompletePromise(v.pc)
+	v.join(g, viewerOptions{})
+	await(t, "the candidates", gathered)
+	mu.Lock()
+	fragment := "a=mid:0\r\n" + strings.Join(found, "\r\n") + "\r\na=end-of-candidates\r\n"
+	mu.Unlock()
+	if answer, err := v.conn.Patch(t.Context(), []byte(fragment)); answer != nil || err != nil {
+		t.Fatalf("%s, %v", answer, err)
+	}
+	await(t, "the input channel", v.open)
+	for range maxCandidates {
+		if _, err := v.conn.Patch(t.Context(), []byte("a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n")); err != nil {
+			if !errors.Is(err, ErrOffer) {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	t.Error("any number of candidates is taken")
+}
+
+// After an ICE restart the same connection carries on, also over the other
+// transport.
+func TestICERestart(t *testing.T) {
+	for _, tt := range [][2]string{{transportUDP, transportUDP}, {transportUDP, transportTCP}, {transportTCP, transportUDP}} {
+		t.Run(tt[0]+" to "+tt[1], func(t *testing.T) {
+			g := newGateway(t, nil)
+			v, gst := connect(t, g, viewerOptions{only: tt[0]})
+			told := gst.film(100)
+			await(t, "a packet", v.packets)
+			offer, err := v.pc.CreateOffer(&webrtc.OfferOptions{ICERestart: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := v.pc.SetLocalDescription(offer); err != nil {
+				t.Fatal(err)
+			}
+			parsed, err := parseOffer([]byte(offer.SDP))
+			if err != nil {
+				t.Fatal(err)
+			}
+			pwd, _ := parsed.desc.MediaDescriptions[0].Attribute("ice-pwd")
+			answer, err := v.conn.Patch(testContext(t), []byte("a=ice-ufrag:"+parsed.ufrag+"\r\na=ice-pwd:"+pwd+"\r\n"))
+			if err != nil || answer == nil {
+				t.Fatalf("%s, %v", answer, err)
+			}
+			f, err := parseFragment([]byte(only(tt[1], string(answer))))
+			if err != nil || f.candidates != 1 {
+				t.Fatalf("%+v, %v: %s", f, err, answer)
+			}
+			// The page puts the fragment into the answer that it has.
+			again, err := restarted(v.pc.CurrentRemoteDescription().SDP, f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again = udpLine.ReplaceAllString(tcpLine.ReplaceAllString(again, ""), "")
+			line := udpLine.FindString(string(answer))
+			if tt[1] == transportTCP {
+				line = tcpLine.FindString(string(answer))
+			}
+			again = strings.Replace(again, "a=end-of-candidates\r\n", line+"a=end-of-candidates\r\n", 1)
+			if err := v.pc.SetRemoteDescription(webrtc.SessionDescription{Type: webrtc.SDPTypeAnswer, SDP: again}); err != nil {
+				t.Fatal(err)
+			}
+			want := ice.NetworkTypeUDP4
+			if tt[1] == transportTCP {
+				want = ice.NetworkTypeTCP4
+			}
+			ctx := testContext(t)
+			for { // each picture is a chance to look
+				pair, err := v.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if pair != nil && strings.HasPrefix(want.String(), pair.Remote.Protocol.String()) && g.Viewers() == 1 && v.pc.ICEConnectionState() == webrtc.ICEConnectionStateConnected {
+					break
+				}
+				select {
+				case <-v.packets:
+				case <-told:
+				case <-ctx.Done():
+					t.Fatalf("it is still %v", pair)
+				}
+			}
+			for len(v.packets) > 0 {
+				<-v.packets
+			}
+			await(t, "a packet after the restart", v.packets)
+			v.do(guestapi.Input{Type: guestapi.InputKey, ID: 1, Keysym: 'x', Down: true})
+			until(t, "the key", told, func(m toldGuest) bool { return m.typ == guestapi.InputKey })
+		})
+	}
+}
+
+// However often a viewer asks, a machine is asked for a keyframe no more often
+// than the floor, and always once more after the last.
+func TestKeyframeFloor(t *testing.T) {
+	g := newGateway(t, nil)
+	v, gst := connect(t, g, viewerOptions{})
+	told := gst.film(100)
+	await(t, "a packet", v.packets)
+	track := v.pc.GetReceivers()[0].Track()
+	stop := make(chan struct{})
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		for {
+			for _, p := range []rtcp.Packet{
+				&rtcp.PictureLossIndication{MediaSSRC: uint32(track.SSRC())},
+				&rtcp.FullIntraRequest{MediaSSRC: uint32(track.SSRC()), FIR: []rtcp.FIREntry{{SSRC: uint32(track.SSRC())}}},
+			} {
+				_ = v.pc.WriteRTCP([]rtcp.Packet{p})
+			}
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	})
+	var at []time.Time
+	for range 4 {
+		at = append(at, until(t, "a keyframe request", told, func(m toldGuest) bool { return m.typ == guestapi.ScreenKeyframe }).at)
+	}
+	close(stop)
+	asking.Wait()
+	for i := 1; i < len(at); i++ {
+		// The times are those at which the machine read them, after they were sent.
+		if gap := at[i].Sub(at[i-1]); gap < keyframeFloor-100*time.Millisecond {
+			t.Errorf("two requests within %v", gap)
+		}
+	}
+}
+
+// What is lost on the way comes again: no packet is missing in the end.
+func TestLossIsRepaired(t *testing.T) {
+	var mu sync.Mutex
+	n, lost := 0, map[uint16]bool{}
+	g := newGateway(t, nil)
+	v, gst := connect(t, g, viewerOptions{drop: func(p *rtp.Packet) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if p.PayloadType != 96 { // what is sent again
+			return false
+		}
+		if n++; n > 20 && n%10 == 0 && len(lost) < 30 && !lost[p.SequenceNumber] {
+			lost[p.SequenceNumber] = true
+			return true
+		}
+		return false
+	}})
+	gst.film(4000)
+	ctx := testContext(t)
+	got := map[uint16]bool{}
+	for {
+		select {
+		case p := <-v.packets:
+			got[p.SequenceNumber] = true
+		case <-ctx.Done():
+			t.Fatal("lost packets did not come again")
+		}
+		mu.Lock()
+		missing := 0
+		for seq := range lost {
+			if !got[seq] {
+				missing++
+			}
+		}
+		all := len(lost) == 30 && missing == 0
+		mu.Unlock()
+		if all {
+			return
+		}
+	}
+}
+
+// One controls, the others watch; control can be taken and is passed on.
+func TestRoles(t *testing.T) {
+	g := newGateway(t, nil)
+	a, ga := connect(t, g, viewerOptions{})
+	toldA := ga.film(100)
+	if string(a.json("role")) != `"control"` {
+		t.Fatal("the first does not control")
+	}
+	b, gb := connect(t, g, viewerOptions{})
+	toldB := gb.film(100)
+	if string(b.json("role")) != `"watch"` {
+		t.Fatal("the second does not watch")
+	}
+	elsewhere, _ := connect(t, g, viewerOptions{session: "another"})
+	if string(elsewhere.json("role")) != `"control"` {
+		t.Fatal("another session's is not of its own")
+	}
+	key := guestapi.Input{Type: guestapi.InputKey, ID: 1, Keysym: 'a', Down: true}
+	a.do(key)
+	until(t, "the key", toldA, func(m toldGuest) bool { return m.typ == guestapi.InputKey })
+	b.do(key) // nobody hears it
+	b.say(`{"resize":{"width":640,"height":480}}`)
+	b.say(`{"control":true}`)
+	if string(a.json("role")) != `"watch"` || string(b.json("role")) != `"control"` {
+		t.Fatal("control was not taken")
+	}
+	until(t, "the release", toldA, func(m toldGuest) bool { return m.typ == guestapi.InputRelease })
+	b.say(`{"resize":{"width":99999,"height":1.5}}`)
+	m := until(t, "the resize", toldB, func(m toldGuest) bool {
+		if m.typ == guestapi.InputKey {
+			t.Error("a watcher's key came through")
+		}
+		return m.typ == guestapi.ScreenResize
+	})
+	if string(m.payload) != "\x10\x00\x00\xa0" {
+		t.Errorf("resize to %x", m.payload)
+	}
+	if err := b.moves.Send(guestapi.AppendInput(nil, guestapi.Input{Type: guestapi.InputMove, ID: 2, X: 3, Y: 4})); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the move", toldB, func(m toldGuest) bool {
+		return m.typ == guestapi.InputMove && string(m.payload) == "\x00\x00\x00\x02\x00\x03\x00\x04"
+	})
+	b.conn.Close()
+	if string(a.json("role")) != `"control"` {
+		t.Fatal("control was not passed on")
+	}
+	until(t, "the release", toldB, func(m toldGuest) bool { return m.typ == guestapi.InputRelease })
+}
+
+func TestCursorAndClipboard(t *testing.T) {
+	g := newGateway(t, nil)
+	v, gst := connect(t, g, viewerOptions{})
+	told := gst.film(100)
+	cursor := guestapi.AppendCursor(nil, guestapi.Cursor{Width: 1, Height: 1, RGBA: []byte("rgba")})
+	if err := guestapi.WriteScreenFrame(gst.conn, guestapi.ScreenCursor, cursor); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the cursor", v.got, func(m message) bool { return !m.text && string(m.data) == "c"+string(cursor) })
+	if err := guestapi.WriteScreenFrame(gst.conn, guestapi.ScreenClipboard, []byte("copied ü")); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the clipboard", v.got, func(m message) bool { return !m.text && string(m.data) == "pcopied ü" })
+	long := strings.Repeat("ä", 60<<10)
+	v.do(guestapi.Input{Type: guestapi.ScreenClipboard, Text: long})
+	until(t, "the paste", told, func(m toldGuest) bool { return m.typ == guestapi.ScreenClipboard && string(m.payload) == long })
+}
+
+// A hostile machine ends its own connection, or gets nowhere; another one's goes
+// on.
+func TestHostileGuest(t *testing.T) {
+	header := func(typ byte, n uint32) []byte {
+		return []byte{typ, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}
+	}
+	for name, sent := range map[string][]byte{
+		"garbage":             []byte(strings.Repeat("garbage ", 100)),
+		"100 MB":              header('v', 100<<20),
+		"4 GiB":               header('c', 1<<32-1),
+		"half a frame":        append(header('v', 1000), make([]byte, 100)...),
+		"a picture of none":   header('v', 0),
+		"a cursor that lies":  append(header('c', 9), "\x00\x00\x00\x00\xff\xff\xff\xff0"...),
+		"text that is none":   append(header('p', 2), "\xff\xfe"...),
+		"what viewers say":    header('u', 0),
+		"what gateways say":   header('k', 0),
+		"nothing, and closed": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newGateway(t, nil)
+			good, gg := connect(t, g, viewerOptions{session: "good"})
+			gg.film(100)
+			bad, gb := connect(t, g, viewerOptions{session: "bad"})
+			_, _ = gb.conn.Write(sent)
+			if name == "half a frame" || sent == nil {
+				_ = gb.conn.Close()
+			}
+			await(t, "the end", bad.conn.Done())
+			for len(good.packets) > 0 {
+				<-good.packets
+			}
+			await(t, "a packet of the good one", good.packets)
+		})
+	}
+	t.Run("silence", func(t *testing.T) {
+		g := newGateway(t, func(c *Config) { c.FirstFrame = 50 * time.Millisecond })
+		v, _ := connect(t, g, viewerOptions{})
+		await(t, "the end", v.conn.Done())
+	})
+	t.Run("takes nothing", func(t *testing.T) {
+		g := newGateway(t, nil)
+		host, end := io.Pipe() // nobody reads
+		defer func() { _ = host.Close() }()
+		silence, _ := io.Pipe()
+		stuck := struct {
+			io.Reader
+			io.Writer
+			io.Closer
+		}{silence, end, closer{end, silence}}
+		v := newViewer(t, nil)
+		v.join(g, viewerOptions{open: func(context.Context, string) (io.ReadWriteCloser, error) { return stuck, nil }})
+		await(t, "the input channel", v.open)
+		v.json("role")
+		for range maxWaiting + 2 {
+			if v.input.Send(guestapi.AppendInput(nil, guestapi.Input{Type: guestapi.InputKey, Keysym: 1, Down: true})) != nil {
+				break
+			}
+		}
+		await(t, "the end", v.conn.Done())
+	})
+	t.Run("a flood", func(t *testing.T) {
+		g := newGateway(t, nil)
+		good, gg := connect(t, g, viewerOptions{session: "good"})
+		gg.film(100)
+		bad, gb := connect(t, g, viewerOptions{session: "bad"})
+		sent := make(chan int, 1)
+		go func() {
+			f := guestapi.VideoFrame{Keyframe: true, Width: 1, Height: 1, Data: make([]byte, guestapi.MaxVideoFrame)}
+			n := 0
+			for gb.video(f) == nil {
+				n++
+			}
+			sent <- n
+		}()
+		began := time.Now()
+		for range 30 {
+			await(t, "a packet of the good one", good.packets)
+		}
+		took := time.Since(began)
+		bad.conn.Close()
+		await(t, "the end", bad.conn.Done())
+		n := await(t, "the flood's end", sent)
+		t.Logf("%d frames of 4 MiB were taken in %v", n, took)
+		if most := int(guestByteBurst/guestapi.MaxVideoFrame) + int(took.Seconds()+2) + 1; n > most {
+			t.Errorf("%d frames were taken, more than %d", n, most)
+		}
+	})
+}
+
+type closer []io.Closer
+
+func (c closer) Close() error {
+	for _, x := range c {
+		_ = x.Close()
+	}
+	return nil
+}
+
+// A hostile viewer's connection is closed, and nothing it says comes through.
+func TestHostileViewer(t *testing.T) {
+	tests := map[string]func(v *viewer){
+		"not a message":          func(v *viewer) { _ = v.input.Send([]byte("garbage")) },
+		"an empty message":       func(v *viewer) { _ = v.input.Send([]byte{'y'}) },
+		"not JSON":               func(v *viewer) { _ = v.input.SendText("hello") },
+		"long JSON":              func(v *viewer) { _ = v.input.SendText(`{"stats":"` + strings.Repeat("x", maxControlText) + `"}`) },
+		"text that is too long":  func(v *viewer) { _ = v.input.Send(append([]byte("t\x00\x00\x00\x01"), make([]byte, 5000)...)) },
+		"a key among the moves":  func(v *viewer) { _ = v.moves.Send(guestapi.AppendInput(nil, guestapi.Input{Type: guestapi.InputKey})) },
+		"a long message of many": func(v *viewer) { _ = v.moves.Send(make([]byte, 1000)) },
+		"another channel":        func(v *viewer) { _, _ = v.pc.CreateDataChannel("more", nil) },
+		"a channel twice":        func(v *viewer) { _, _ = v.pc.CreateDataChannel(channelInput, nil) },
+		"a flood of input": func(v *viewer) {
+			msg := guestapi.AppendInput(nil, guestapi.Input{Type: guestapi.InputKey, Keysym: 1, Down: true})
+			for range 20 * inputBurst {
+				if v.input.Send(msg) != nil {
+					return
+				}
+			}
+		},
+		"a flood of clipboards": func(v *viewer) {
+			msg := guestapi.AppendInput(nil, guestapi.Input{Type: guestapi.ScreenClipboard, Text: strings.Repeat("x", 60<<10)})
+			for range 200 {
+				if v.input.Send(msg) != nil {
+					return
+				}
+			}
+		},
+	}
+	for name, attack := range tests {
+		t.Run(name, func(t *testing.T) {
+			g := newGateway(t, nil)
+			v, gst := connect(t, g, viewerOptions{})
+			told := gst.film(100)
+			v.json("role")
+			attack(v)
+			await(t, "the end", v.conn.Done())
+			keys := 0
+			for m := range told {
+				switch m.typ {
+				case guestapi.InputText:
+					t.Error("text came through")
+				case guestapi.InputKey:
+					keys++
+				}
+			}
+			if keys > 2*inputBurst {
+				t.Errorf("%d keys came through", keys)
+			}
+		})
+	}
+}
+
+// Offers that are not the page's are refused before anything is opened.
+func TestHostileOffers(t *testing.T) {
+	g := newGateway(t, nil)
+	good := newViewer(t, nil).offer()
+	section := func(kind string) string {
+		i := strings.Index(good, "m="+kind)
+		rest := good[i:]
+		if j := strings.Index(rest[2:], "\r\nm="); j >= 0 {
+			rest = rest[:j+4]
+		}
+		return rest
+	}
+	replace := func(old, by string) string {
+		if !strings.Contains(good, old) {
+			t.Fatalf("the offer has no %q:\n%s", old, good)
+		}
+		return strings.ReplaceAll(good, old, by)
+	}
+	bundle := func(s string) string { return strings.Replace(s, "BUNDLE 0 1", "BUNDLE 0 1 2", 1) }
+	for name, offer := range map[string]string{
+		"nothing":              "",
+		"nonsense":             "v=0\r\nhello",
+		"64 KiB":               good + strings.Repeat("a=x:y\r\n", 10<<10),
+		"a long line":          good + "a=x:" + strings.Repeat("y", maxLine) + "\r\n",
+		"1000 candidates":      good + strings.Repeat("a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n", 1000),
+		"sendrecv":             replace("a=recvonly", "a=sendrecv"),
+		"sendonly":             replace("a=recvonly", "a=sendonly"),
+		"both":                 replace("a=recvonly", "a=recvonly\r\na=sendrecv"),
+		"no direction":         replace("a=recvonly\r\n", ""),
+		"two videos":           bundle(good + strings.Replace(section("video"), "a=mid:0", "a=mid:2", 1)),
+		"audio":                bundle(good + strings.Replace(strings.Replace(section("video"), "m=video", "m=audio", 1), "a=mid:0", "a=mid:2", 1)),
+		"no data":              strings.Replace(strings.Replace(good, section("application"), "", 1), "BUNDLE 0 1", "BUNDLE 0", 1),
+		"no video":             strings.Replace(strings.Replace(good, section("video"), "", 1), "BUNDLE 0 1", "BUNDLE 1", 1),
+		"not bundled":          replace("BUNDLE 0 1", "BUNDLE 0"),
+		"no codec":             strings.NewReplacer("VP8/90000", "VP7/90000", "H264/90000", "H263/90000").Replace(good),
+		"no fingerprint":       replace("a=fingerprint:sha-256", "a=fingerprint:sha-1"),
+		"no ICE password":      replace("a=ice-pwd:", "a=ice-pwd:x\r\na=x:"),
+		"an odd name":          replace("a=ice-ufrag:", "a=ice-ufrag:<>"),
+		"it wants to begin":    replace("a=setup:actpass", "a=setup:active"),
+		"an odd message size":  replace("a=sctp-port:5000", "a=sctp-port:5000\r\na=max-message-size:-1"),
+		"a name that is empty": replace("a=mid:0", "a=mid:"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, err := g.Connect(t.Context(), t.Context(), Request{Session: "s", User: "u", Offer: []byte(offer), Open: func(context.Context, string) (io.ReadWriteCloser, error) {
+				t.Error("the machine was opened")
+				return nil, io.EOF
+			}})
+			if !errors.Is(err, ErrOffer) || !strings.HasSuffix(err.Error(), ".") {
+				t.Errorf("%v", err)
+			}
+			if n := g.Viewers(); n != 0 {
+				t.Errorf("%d viewers", n)
+			}
+		})
+	}
+	// One codec only: constrained baseline H.264.
+	o, err := parseOffer([]byte(replace("VP8/90000", "VP7/90000")))
+	if err != nil || o.codec != H264 {
+		t.Errorf("%+v, %v", o, err)
+	}
+}
+
+func TestLimitsOfViewers(t *testing.T) {
+	g := newGateway(t, func(c *Config) { c.MaxPerSession, c.MaxPerUser, c.MaxViewers = 2, 3, 4 })
+	join := func(session, user string) (*Conn, error) {
+		c, _, err := g.Connect(testContext(t), context.Background(), Request{
+			Session: session, User: user, Offer: []byte(newViewer(t, nil).offer()),
+			Open: func(context.Context, string) (io.ReadWriteCloser, error) { _, host := newGuest(t); return host, nil },
+		})
+		return c, err
+	}
+	for i, tt := range []struct {
+		session, user string
+		ok            bool
+	}{{"a", "u", true}, {"a", "u", true}, {"a", "v", false}, {"b", "u", true}, {"c", "u", false}, {"c", "v", true}, {"d", "w", false}} {
+		if _, err := join(tt.session, tt.user); (err == nil) != tt.ok || err != nil && !errors.Is(err, ErrTooManyViewers) {
+			t.Fatalf("%d: %v", i, err)
+		}
+	}
+	if err := g.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := join("e", "x"); !errors.Is(err, ErrClosed) {
+		t.Errorf("%v", err)
+	}
+}
+
+// The page is told why a connection ends.
+func TestEnds(t *testing.T) {
+	for want, cause := range map[string]error{`"signed_out"`: stream.ErrSignedOut, `"stopping"`: stream.ErrStopping} {
+		t.Run(want, func(t *testing.T) {
+			g := newGateway(t, nil)
+			life, cancel := context.WithCancelCause(context.Background())
+			v, gst := connect(t, g, viewerOptions{life: life})
+			gst.film(100)
+			v.json("role")
+			cancel(cause)
+			if got := string(v.json("closing")); got != want {
+				t.Errorf("it is told %s", got)
+			}
+			await(t, "the end", v.conn.Done())
+			await(t, "the viewer's end", v.closed)
+		})
+	}
+	t.Run("ended", func(t *testing.T) {
+		g := newGateway(t, nil)
+		v, gst := connect(t, g, viewerOptions{ended: func(context.Context) bool { return true }})
+		v.json("role")
+		_ = gst.conn.Close()
+		if got := string(v.json("closing")); got != `"ended"` {
+			t.Errorf("it is told %s", got)
+		}
+		await(t, "the end", v.conn.Done())
+	})
+	t.Run("a viewer that never comes", func(t *testing.T) {
+		g := newGateway(t, func(c *Config) { c.Connect = 20 * time.Millisecond })
+		v := newViewer(t, nil)
+		c, _, err := g.Connect(testContext(t), context.Background(), Request{Session: "s", User: "u", Offer: []byte(v.offer()),
+			Open: func(context.Context, string) (io.ReadWriteCloser, error) { _, host := newGuest(t); return host, nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the end", c.Done())
+	})
+	t.Run("a machine that cannot be opened", func(t *testing.T) {
+		g := newGateway(t, nil)
+		want := errors.New("no such codec")
+		_, _, err := g.Connect(testContext(t), context.Background(), Request{Session: "s", User: "u", Offer: []byte(newViewer(t, nil).offer()),
+			Open: func(context.Context, string) (io.ReadWriteCloser, error) { return nil, want }})
+		if !errors.Is(err, want) || g.Viewers() != 0 {
+			t.Errorf("%v, %d viewers", err, g.Viewers())
+		}
+	})
+}
+
+// Nothing stays of viewers that have come and gone.
+func TestNothingStays(t *testing.T) {
+	const rounds, atOnce = 25, 8
+	g := newGateway(t, func(c *Config) { c.MaxPerUser = 64 })
+	before := count(t)
+	for round := range rounds {
+		var all sync.WaitGroup
+		for i := range atOnce {
+			all.Go(func() {
+				v := newViewer(t, nil)
+				transport := transportUDP
+				if i%2 == 1 {
+					transport = transportTCP
+				}
+				gst := v.join(g, viewerOptions{only: transport, session: string(rune('a' + i/4))})
+				gst.film(2000)
+				select {
+				case <-v.packets:
+				case <-testContext(t).Done():
+					t.Errorf("round %d: no packet", round)
+				}
+				switch i % 3 {
+				case 0:
+					_ = v.pc.GracefulClose()
+				case 1:
+					v.conn.Close()
+				default:
+					_ = gst.conn.Close()
+				}
+				select {
+				case <-v.conn.Done():
+				case <-testContext(t).Done():
+					t.Errorf("round %d: it did not end", round)
+				}
+				_ = v.pc.GracefulClose()
+				_ = gst.conn.Close()
+			})
+		}
+		all.Wait()
+	}
+	if n := g.Viewers(); n != 0 {
+		t.Errorf("%d viewers stay", n)
+	}
+	ctx := testContext(t)
+	for {
+		now := count(t)
+		if now.goroutines <= before.goroutines && now.files <= before.files {
+			t.Logf("%d viewers: %+v before, %+v after", rounds*atOnce, before, now)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			var b bytes.Buffer
+			stack := make([]byte, 1<<20)
+			b.Write(stack[:runtime.Stack(stack, true)])
+			t.Fatalf("%+v before, %+v after\n%s", before, now, &b)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+type held struct{ goroutines, files int }
+
+func count(t *testing.T) held {
+	t.Helper()
+	files, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return held{runtime.NumGoroutine(), len(files)}
+}
