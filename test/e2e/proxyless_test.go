@@ -55,7 +55,8 @@ func TestProgramsThatKnowNoProxy(t *testing.T) {
 	must(t, err)
 	for _, what := range []string{
 		"name=" + regexp.QuoteMeta(site) + " port=443 .*decision=allowed",
-		"decision=port_refused", "decision=address_refused",
+		"name=" + regexp.QuoteMeta(site) + " port=25 .*decision=port_refused",
+		"name=169[.]254[.]169[.]254 port=80 .*decision=address_refused",
 		"name=unknown[.]example[.]com port=443 .*decision=upstream_refused",
 	} {
 		if !regexp.MustCompile("msg=egress .*machine=" + machine.ID + " .*" + what).Match(log) {
