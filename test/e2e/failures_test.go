@@ -114,7 +114,7 @@ func ended(t *testing.T, ctx context.Context, rig *harness.Rig, who someone, wan
 	t.Helper()
 	reason, sentence, err := who.page.Reason(ctx)
 	must(t, err)
-	if reason != string(want) || sentence != want.Sentence() {
+	if reason != string(want) || !strings.HasPrefix(sentence, want.Sentence()) {
 		t.Errorf("the page says %q (%s), want %q (%s)", sentence, reason, want.Sentence(), want)
 	}
 	must(t, who.page.WaitDestroyed(ctx))

@@ -42,8 +42,10 @@ const (
 	proxyPort = "10001"
 )
 
-// schemes are the kinds of the upstreams, in order.
-var schemes = []string{"http", "http", "socks5", "http", "http"}
+// schemes are the kinds of the upstreams, in the order in which users are given
+// them. The first two, of which two users at once have one each, are all there
+// are.
+var schemes = []string{"http", "socks5", "http", "http", "http"}
 
 // rig is the server in its world.
 type rig struct {
@@ -241,7 +243,7 @@ func newPerson(t *testing.T, ctx context.Context, name string) someone {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
-		if err := s.Retire(ctx); err != nil {
+		if err := errors.Join(s.Retire(ctx), shared.WaitNoBrowserMachines(ctx), s.giveBack(ctx)); err != nil {
 			t.Error(err)
 		}
 		if t.Failed() {
@@ -281,12 +283,19 @@ func screenshot(t *testing.T, page *person.Page) {
 	t.Logf("what the person saw: %s", file)
 }
 
-// begin has the person begin to sign in, until the sign-in page shows.
-func (s someone) begin(t *testing.T, ctx context.Context, provider idp.Provider) (id string) {
+// connect has the person press Connect.
+func (s someone) connect(t *testing.T, ctx context.Context, provider idp.Provider) (id string) {
 	t.Helper()
 	must(t, s.page.Home(ctx))
 	id, err := s.page.Connect(ctx, string(provider))
 	must(t, err)
+	return id
+}
+
+// begin has the person begin to sign in, until the sign-in page shows.
+func (s someone) begin(t *testing.T, ctx context.Context, provider idp.Provider) (id string) {
+	t.Helper()
+	id = s.connect(t, ctx, provider)
 	must(t, s.page.WaitSignInPage(ctx, provider))
 	return id
 }
@@ -319,6 +328,32 @@ func (s someone) port(t *testing.T, ctx context.Context) (store.Port, int) {
 	}
 	t.Fatalf("%s has %s, which is none of ours", s.Name, p.PortKey)
 	return p, 0
+}
+
+// give gives the user an upstream, which nobody has, as an administrator does.
+func (s someone) give(t *testing.T, ctx context.Context, n int) store.Port {
+	t.Helper()
+	p, err := shared.DB().AssignPort(ctx, s.id, portKey(n), 0)
+	must(t, err)
+	return p
+}
+
+// giveBack frees the user's upstream for others, if they have one.
+func (s someone) giveBack(ctx context.Context) error {
+	p, err := shared.DB().PortOf(ctx, s.id)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return shared.DB().ReleasePort(ctx, p.PortKey, 0)
+}
+
+// portKey names an upstream.
+func portKey(n int) store.PortKey {
+	at := shared.ups[n].Address()
+	return store.PortKey{Host: at.Addr().String(), Port: int(at.Port())}
 }
 
 // shell runs a command on the person's CLI machine and wants it to succeed.

@@ -30,14 +30,21 @@ const (
 )
 
 // TestFaults has a person's upstream fail in the middle of a sign-in, in one way
-// after the other. The session does the right thing; nothing is sent anywhere
-// but to that upstream; and when it is over the server holds nothing that it did
-// not hold before.
+// after the other, for each kind of upstream. The session does the right thing;
+// nothing is sent anywhere but to that upstream; and when it is over the server
+// holds nothing that it did not hold before.
 func TestFaults(t *testing.T) {
+	for n, scheme := range schemes[:2] {
+		t.Run(scheme, func(t *testing.T) { faults(t, n) })
+	}
+}
+
+// faults is TestFaults at one of the upstreams.
+func faults(t *testing.T, own int) {
 	ctx := limit(t, 4*time.Minute)
 	who := newPerson(t, ctx, "faults")
+	port := who.give(t, ctx, own)
 	who.signIn(t, ctx, idp.Claude)
-	port, own := who.port(t, ctx)
 	up := shared.ups[own]
 	t.Cleanup(func() {
 		up.SetFault(upstream.Fault{})
@@ -60,7 +67,7 @@ func TestFaults(t *testing.T) {
 			says(t, ctx, who, id, failing+".*"+mended)
 			who.finish(t, ctx, idp.Codex)
 		}},
-		{"407", func(t *testing.T, id string) {
+		{"it refuses the credentials", func(t *testing.T, id string) {
 			up.SetFault(upstream.Fault{Status: http.StatusProxyAuthRequired})
 			says(t, ctx, who, id, failing)
 			up.SetFault(upstream.Fault{})
@@ -147,9 +154,7 @@ func changes(t *testing.T, ctx context.Context, who someone, up *upstream.Server
 			t.Errorf("from the other address there came %+v", q)
 		}
 	}
-	must(t, who.page.Home(ctx))
-	id, err = who.page.Connect(ctx, string(idp.Codex))
-	must(t, err)
+	id = who.connect(t, ctx, idp.Codex)
 	failed(t, ctx, who, id, session.ReasonPortShut)
 	if port.PortKey != now.PortKey {
 		t.Errorf("they were moved from %s to %s", port.PortKey, now.PortKey)
