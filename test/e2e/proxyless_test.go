@@ -38,7 +38,7 @@ func TestProgramsThatKnowNoProxy(t *testing.T) {
 		{refused("/dev/udp/2001:db8::1/3478"), "Connection refused"},
 	} {
 		began := time.Now()
-		if out := who.shell(t, ctx, try.command); out != try.want {
+		if out := who.Run(t, ctx, try.command); out != try.want {
 			t.Errorf("%s: %q, want %q", try.command, out, try.want)
 		}
 		if took := time.Since(began); took > 15*time.Second {

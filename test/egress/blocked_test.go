@@ -38,7 +38,7 @@ func TestBlocked(t *testing.T) {
 	for _, up := range shared.ups {
 		before[up] = len(up.Asked())
 	}
-	newcomer.signIn(t, ctx, tool)
+	newcomer.SignIn(t, ctx, tool)
 	if _, n := newcomer.port(t, ctx); n != good {
 		t.Errorf("the newcomer was given upstream %d", n)
 	}
@@ -55,11 +55,11 @@ func TestBlocked(t *testing.T) {
 		t.Errorf("the port that refused is %+v", p)
 	}
 
-	settled.signIn(t, ctx, idp.Claude)
-	id := settled.connect(t, ctx, tool)
+	settled.SignIn(t, ctx, idp.Claude)
+	id := settled.Connect(t, ctx, tool)
 	failed(t, ctx, settled, id, session.ReasonBlocked)
 	detail := "Refused was " + refused + "."
-	if _, sentence, err := settled.page.Reason(ctx); err != nil || !strings.HasSuffix(sentence, detail) {
+	if _, sentence, err := settled.Page.Reason(ctx); err != nil || !strings.HasSuffix(sentence, detail) {
 		t.Errorf("the page says %q, %v; want it to end with %q", sentence, err, detail)
 	}
 	if s, err := settled.Session(ctx, id); err != nil || s.Detail != detail {
@@ -72,7 +72,7 @@ func TestBlocked(t *testing.T) {
 	// It is mended: an administrator's look is enough.
 	shared.ups[known].SetFault(upstream.Fault{})
 	checked(t, ctx, settled, known, string(tool), "")
-	settled.signIn(t, ctx, tool)
+	settled.SignIn(t, ctx, tool)
 	if _, n := settled.port(t, ctx); n != known {
 		t.Errorf("they were moved to upstream %d", n)
 	}

@@ -17,15 +17,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/anteroom/anteroom/internal/session"
 	"github.com/anteroom/anteroom/internal/store"
 	"github.com/anteroom/anteroom/test/e2e/harness"
-	"github.com/anteroom/anteroom/test/idp"
+	"github.com/anteroom/anteroom/test/e2e/people"
 	"github.com/anteroom/anteroom/test/network"
 	"github.com/anteroom/anteroom/test/person"
 	"github.com/anteroom/anteroom/test/upstream"
@@ -57,7 +55,6 @@ type rig struct {
 	probe   string                 // the program that is brought into machines
 	pages   atomic.Pointer[string] // what plainSite shows
 	reports chan string
-	people  atomic.Int64
 }
 
 // shared is what all tests use, one after the other. Each has users of its own,
@@ -208,112 +205,31 @@ func (r *rig) takeReport(w http.ResponseWriter, req *http.Request) {
 // until looks again and again until check finds nothing wrong.
 func until(ctx context.Context, check func() error) error { return harness.Until(ctx, check) }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+func must(t *testing.T, err error) { t.Helper(); people.Must(t, err) }
 
-// limit is the time that one test's waits may take together.
-func limit(t *testing.T, d time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
+func limit(t *testing.T, d time.Duration) context.Context { t.Helper(); return people.Limit(t, d) }
 
-// someone is a user with the page open.
+// someone is a user with the page open, who leaves through one of our upstreams.
 type someone struct {
-	*harness.User
-	id   string
-	page *person.Page
+	people.Person
+	id string
 }
 
-func (s someone) email() string { return s.Name + "@example.com" }
-
-// newPerson makes a user who has signed in to the page. They and their machines
-// are gone when the test has ended.
+// newPerson makes a user who has signed in to the page. They, their machines and
+// their upstream's port are given back when the test has ended.
 func newPerson(t *testing.T, ctx context.Context, name string) someone {
 	t.Helper()
-	s := someone{}
-	var err error
-	s.User, err = shared.User(ctx, fmt.Sprintf("%s-%d", name, shared.people.Add(1)))
-	must(t, err)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		if err := errors.Join(s.Retire(ctx), shared.WaitNoBrowserMachines(ctx), s.giveBack(ctx)); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Logf("the server's log ends with:\n%s", shared.LogTail(40))
+	var s someone
+	t.Cleanup(func() { // after all else of theirs: no machine asks for another port
+		if s.id != "" {
+			must(t, s.giveBack())
 		}
 	})
-	users, err := shared.DB().Users(ctx)
+	s.Person = people.New(t, ctx, shared.Rig, shared.browser, name)
+	u, err := shared.DB().UserByName(ctx, s.Name)
 	must(t, err)
-	for _, u := range users {
-		if u.Name == s.Name {
-			s.id = u.ID
-		}
-	}
-	link, err := s.Link(ctx)
-	must(t, err)
-	s.page, err = shared.browser.SignIn(ctx, link)
-	must(t, err)
-	t.Cleanup(func() {
-		if t.Failed() {
-			screenshot(t, s.page)
-		}
-		if err := s.page.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	s.id = u.ID
 	return s
-}
-
-func screenshot(t *testing.T, page *person.Page) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	file := filepath.Join(os.TempDir(), "anteroom-"+strings.ReplaceAll(t.Name(), "/", "-")+".png")
-	if err := page.Screenshot(ctx, file); err != nil {
-		t.Log(err)
-		return
-	}
-	t.Logf("what the person saw: %s", file)
-}
-
-// connect has the person press Connect.
-func (s someone) connect(t *testing.T, ctx context.Context, provider idp.Provider) (id string) {
-	t.Helper()
-	must(t, s.page.Home(ctx))
-	id, err := s.page.Connect(ctx, string(provider))
-	must(t, err)
-	return id
-}
-
-// begin has the person begin to sign in, until the sign-in page shows.
-func (s someone) begin(t *testing.T, ctx context.Context, provider idp.Provider) (id string) {
-	t.Helper()
-	id = s.connect(t, ctx, provider)
-	must(t, s.page.WaitSignInPage(ctx, provider))
-	return id
-}
-
-// finish has the person sign in at the page that shows.
-func (s someone) finish(t *testing.T, ctx context.Context, provider idp.Provider) {
-	t.Helper()
-	must(t, s.page.SignInAt(ctx, provider, s.email(), idp.DefaultPassword))
-	_, err := s.page.WaitState(ctx, session.Completed)
-	must(t, err)
-	must(t, s.page.WaitDestroyed(ctx))
-}
-
-func (s someone) signIn(t *testing.T, ctx context.Context, provider idp.Provider) (id string) {
-	t.Helper()
-	id = s.begin(t, ctx, provider)
-	s.finish(t, ctx, provider)
-	return id
 }
 
 // port is the upstream port that the user has, and its number among ours.
@@ -339,7 +255,8 @@ func (s someone) give(t *testing.T, ctx context.Context, n int) store.Port {
 }
 
 // giveBack frees the user's upstream for others, if they have one.
-func (s someone) giveBack(ctx context.Context) error {
+func (s someone) giveBack() error {
+	ctx := context.Background()
 	p, err := shared.DB().PortOf(ctx, s.id)
 	if errors.Is(err, store.ErrNotFound) {
 		return nil
@@ -354,19 +271,6 @@ func (s someone) giveBack(ctx context.Context) error {
 func portKey(n int) store.PortKey {
 	at := shared.ups[n].Address()
 	return store.PortKey{Host: at.Addr().String(), Port: int(at.Port())}
-}
-
-// shell runs a command on the person's CLI machine and wants it to succeed.
-func (s someone) shell(t *testing.T, ctx context.Context, command string) string {
-	t.Helper()
-	out, code, err := s.Shell(ctx, command)
-	if err == nil && code != 0 {
-		err = errors.New("it failed")
-	}
-	if err != nil {
-		t.Fatalf("%s: exit code %d: %v\n%s", command, code, err, out)
-	}
-	return out
 }
 
 // capture captures all that is sent where the server runs. Expected are what

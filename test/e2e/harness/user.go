@@ -39,6 +39,7 @@ type Session struct {
 	VMID         string         `json:"vm_id"`
 	Attempt      int            `json:"attempt"`
 	CredentialID string         `json:"credential_id"`
+	ExitAddress  string         `json:"exit_address"`
 }
 
 // Credential is what tests look at of the API's answer.
