@@ -7,6 +7,7 @@ package egress
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,9 +42,11 @@ const (
 )
 
 // schemes are the kinds of the upstreams, in the order in which users are given
-// them. The first two, of which two users at once have one each, are all there
-// are.
-var schemes = []string{"http", "socks5", "http", "http", "http"}
+// them. The first kinds are all that there are, and two users at once leave
+// through two of them.
+var schemes = []string{"http", "socks5", "https", "http", "http"}
+
+const kinds = 3
 
 // rig is the server in its world.
 type rig struct {
@@ -126,6 +129,8 @@ func (r *rig) startUpstream(n int, scheme string) (*upstream.Server, error) {
 		Scheme: scheme, Address: net.JoinHostPort(network.ProxyAddr(n).String(), proxyPort), Listen: r.world.Proxies.Listen,
 		User: fmt.Sprintf("customer-%d", n), Password: fmt.Sprintf("p@ss:w/rd?%d%%", n),
 		Exit: network.ExitAddr(n),
+		// It is asked once people leave through it, when there is an authority.
+		Certificate: func(host string) (*tls.Certificate, error) { return r.IDP.Certificate(host) },
 		Dial: func(ctx context.Context, exit netip.Addr) (net.Conn, error) {
 			return r.world.Proxies.Dial(ctx, net.TCPAddrFromAddrPort(netip.AddrPortFrom(exit, 0)), sitesAddress())
 		},

@@ -34,7 +34,7 @@ const (
 // nothing is sent anywhere but to that upstream; and when it is over the server
 // holds nothing that it did not hold before.
 func TestFaults(t *testing.T) {
-	for n, scheme := range schemes[:2] {
+	for n, scheme := range schemes[:kinds] {
 		t.Run(scheme, func(t *testing.T) { faults(t, n) })
 	}
 }
