@@ -113,11 +113,7 @@ func killMachine(t *testing.T, ctx context.Context, id string) {
 // nothing of its machine to be left.
 func ended(t *testing.T, ctx context.Context, rig *harness.Rig, who people.Person, want session.Reason) {
 	t.Helper()
-	reason, sentence, err := who.Page.Reason(ctx)
-	must(t, err)
-	if reason != string(want) || !strings.HasPrefix(sentence, want.Sentence()) {
-		t.Errorf("the page says %q (%s), want %q (%s)", sentence, reason, want.Sentence(), want)
-	}
+	who.Ended(t, ctx, want)
 	must(t, who.Page.WaitDestroyed(ctx))
 	must(t, rig.WaitNoBrowserMachines(ctx))
 }
@@ -207,9 +203,7 @@ func TestDiskFull(t *testing.T) {
 		}
 	})
 	who := newPerson(t, ctx, rig, "disk-full")
-	id, err := who.Page.Connect(ctx, string(idp.Claude))
-	must(t, err)
-	must(t, who.Page.WaitSignInPage(ctx, idp.Claude))
+	id := who.Begin(t, ctx, idp.Claude)
 	free := fill(t, rig.StateDir(), 100<<20) // machines want more
 	must(t, who.Page.SignInAt(ctx, idp.Claude, who.Email(), idp.DefaultPassword))
 	// What was begun is finished as far as it can be: it is stored, and the
@@ -233,9 +227,7 @@ func TestExpired(t *testing.T) {
 	must(t, shared.rig.Stop(ctx))
 	must(t, shared.rig.Restart(ctx, "--session-time", "1m"))
 	must(t, who.Page.Home(ctx))
-	_, err := who.Page.Connect(ctx, string(idp.Codex))
-	must(t, err)
-	must(t, who.Page.WaitSignInPage(ctx, idp.Codex))
+	who.Begin(t, ctx, idp.Codex)
 	must(t, shared.rig.Stop(ctx))
 	must(t, shared.rig.Restart(ctx)) // its deadline is written down
 	ended(t, ctx, shared.rig, who, session.ReasonExpired)

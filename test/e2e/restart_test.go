@@ -148,9 +148,7 @@ func wentOn(t *testing.T, ctx context.Context, id string, before session.Session
 func TestKilledWhileWaiting(t *testing.T) {
 	ctx := limit(t, 3*time.Minute)
 	who := newPerson(t, ctx, shared.rig, "killed-waiting")
-	id, err := who.Page.Connect(ctx, string(idp.Gemini))
-	must(t, err)
-	must(t, who.Page.WaitSignInPage(ctx, idp.Gemini))
+	id := who.Begin(t, ctx, idp.Gemini)
 	must(t, who.Page.FillEmail(ctx, idp.Gemini, who.Email()))
 	must(t, who.Page.FocusPassword(ctx, idp.Gemini)) // keys on their way are lost with the server
 	before, err := shared.rig.KillWhen(ctx, id, in(session.Waiting), nil)

@@ -66,9 +66,7 @@ func TestClipboard(t *testing.T) {
 func TestScreenFollowsTheWindow(t *testing.T) {
 	ctx := limit(t, 2*time.Minute)
 	who := newPerson(t, ctx, shared.rig, "window")
-	_, err := who.Page.Connect(ctx, string(idp.Claude))
-	must(t, err)
-	must(t, who.Page.WaitSignInPage(ctx, idp.Claude))
+	who.Begin(t, ctx, idp.Claude)
 	for _, size := range [][2]int64{{1600, 1000}, {1024, 700}, {390, 844}} {
 		must(t, who.Page.Resize(ctx, size[0], size[1]))
 		must(t, harness.Until(ctx, func() error {

@@ -165,11 +165,7 @@ func changes(t *testing.T, ctx context.Context, who someone, up *upstream.Server
 // with its sentence.
 func failed(t *testing.T, ctx context.Context, who someone, id string, want session.Reason) {
 	t.Helper()
-	reason, sentence, err := who.Page.Reason(ctx)
-	must(t, err)
-	if reason != string(want) || !strings.HasPrefix(sentence, want.Sentence()) {
-		t.Errorf("the page says %q (%s), want %q (%s)", sentence, reason, want.Sentence(), want)
-	}
+	who.Ended(t, ctx, want)
 	s, err := who.Session(ctx, id)
 	must(t, err)
 	if s.State != session.Failed || s.Reason != want || s.CredentialID != "" {

@@ -136,6 +136,17 @@ func (p Person) Completed(t *testing.T, ctx context.Context) {
 	Must(t, p.Page.WaitDestroyed(ctx))
 }
 
+// Ended waits for the page to say that the session has ended for a reason, and
+// wants its sentence there.
+func (p Person) Ended(t *testing.T, ctx context.Context, want session.Reason) {
+	t.Helper()
+	reason, sentence, err := p.Page.Reason(ctx)
+	Must(t, err)
+	if reason != string(want) || !strings.HasPrefix(sentence, want.Sentence()) {
+		t.Errorf("the page says %q (%s), want %q (%s)", sentence, reason, want.Sentence(), want)
+	}
+}
+
 // Run runs a command on the person's CLI machine, wants it to succeed, and
 // returns what it printed.
 func (p Person) Run(t *testing.T, ctx context.Context, command string) string {
