@@ -17,6 +17,7 @@ import (
 
 	"github.com/anteroom/anteroom/internal/session"
 	"github.com/anteroom/anteroom/test/e2e/harness"
+	"github.com/anteroom/anteroom/test/e2e/people"
 	"github.com/anteroom/anteroom/test/idp"
 )
 
@@ -30,36 +31,36 @@ func TestFailures(t *testing.T) {
 		reason   session.Reason
 		// spoil has a session fail whose page is open, and may return what ends
 		// the cause again.
-		spoil func(t *testing.T, ctx context.Context, who someone, id string)
+		spoil func(t *testing.T, ctx context.Context, who people.Person, id string)
 	}{
-		{"cancelled", idp.Claude, session.ReasonCancelled, func(t *testing.T, ctx context.Context, who someone, _ string) {
-			must(t, who.page.WaitSignInPage(ctx, idp.Claude))
-			must(t, who.page.Cancel(ctx))
+		{"cancelled", idp.Claude, session.ReasonCancelled, func(t *testing.T, ctx context.Context, who people.Person, _ string) {
+			must(t, who.Page.WaitSignInPage(ctx, idp.Claude))
+			must(t, who.Page.Cancel(ctx))
 		}},
-		{"cancelled while starting", idp.Codex, session.ReasonCancelled, func(t *testing.T, ctx context.Context, who someone, _ string) {
-			must(t, who.page.Cancel(ctx))
+		{"cancelled while starting", idp.Codex, session.ReasonCancelled, func(t *testing.T, ctx context.Context, who people.Person, _ string) {
+			must(t, who.Page.Cancel(ctx))
 		}},
-		{"the provider refuses the sign-in", idp.Codex, session.ReasonLoginExited, func(t *testing.T, ctx context.Context, who someone, _ string) {
+		{"the provider refuses the sign-in", idp.Codex, session.ReasonLoginExited, func(t *testing.T, ctx context.Context, who people.Person, _ string) {
 			fail(t, idp.Codex, idp.AtToken, idp.Fault{Refuse: true})
 			signInHere(t, ctx, who, idp.Codex)
 		}},
-		{"the provider answers garbage", idp.Claude, session.ReasonLoginExited, func(t *testing.T, ctx context.Context, who someone, _ string) {
+		{"the provider answers garbage", idp.Claude, session.ReasonLoginExited, func(t *testing.T, ctx context.Context, who people.Person, _ string) {
 			fail(t, idp.Claude, idp.AtToken, idp.Fault{Garbage: true})
 			signInHere(t, ctx, who, idp.Claude)
 		}},
-		{"the provider breaks off", idp.Gemini, session.ReasonLoginExited, func(t *testing.T, ctx context.Context, who someone, _ string) {
+		{"the provider breaks off", idp.Gemini, session.ReasonLoginExited, func(t *testing.T, ctx context.Context, who people.Person, _ string) {
 			fail(t, idp.Gemini, idp.AtToken, idp.Fault{Drop: true})
 			signInHere(t, ctx, who, idp.Gemini)
 		}},
-		{"the tool is killed", idp.Codex, session.ReasonLoginExited, func(t *testing.T, ctx context.Context, who someone, id string) {
-			must(t, who.page.WaitSignInPage(ctx, idp.Codex))
+		{"the tool is killed", idp.Codex, session.ReasonLoginExited, func(t *testing.T, ctx context.Context, who people.Person, id string) {
+			must(t, who.Page.WaitSignInPage(ctx, idp.Codex))
 			s, err := who.Session(ctx, id)
 			must(t, err)
 			_, err = shared.rig.Inside(ctx, s.VMID, "pkill", "-KILL", "-x", "codex")
 			must(t, err)
 		}},
-		{"the machine is killed", idp.Claude, session.ReasonMachineLost, func(t *testing.T, ctx context.Context, who someone, id string) {
-			must(t, who.page.WaitSignInPage(ctx, idp.Claude))
+		{"the machine is killed", idp.Claude, session.ReasonMachineLost, func(t *testing.T, ctx context.Context, who people.Person, id string) {
+			must(t, who.Page.WaitSignInPage(ctx, idp.Claude))
 			killMachine(t, ctx, id)
 		}},
 	}
@@ -67,7 +68,7 @@ func TestFailures(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			ctx := limit(t, 2*time.Minute)
 			who := newPerson(t, ctx, shared.rig, "failure-"+strings.ReplaceAll(test.name, " ", "-"))
-			id, err := who.page.Connect(ctx, string(test.provider))
+			id, err := who.Page.Connect(ctx, string(test.provider))
 			must(t, err)
 			test.spoil(t, ctx, who, id)
 			ended(t, ctx, shared.rig, who, test.reason)
@@ -83,10 +84,10 @@ func fail(t *testing.T, provider idp.Provider, at idp.Stage, fault idp.Fault) {
 	t.Cleanup(shared.rig.IDP.ClearFaults)
 }
 
-func signInHere(t *testing.T, ctx context.Context, who someone, provider idp.Provider) {
+func signInHere(t *testing.T, ctx context.Context, who people.Person, provider idp.Provider) {
 	t.Helper()
-	must(t, who.page.WaitSignInPage(ctx, provider))
-	must(t, who.page.SignInAt(ctx, provider, who.email(), idp.DefaultPassword))
+	must(t, who.Page.WaitSignInPage(ctx, provider))
+	must(t, who.Page.SignInAt(ctx, provider, who.Email(), idp.DefaultPassword))
 }
 
 // killMachine kills the session's machine: its sandbox's process on this host.
@@ -110,23 +111,19 @@ func killMachine(t *testing.T, ctx context.Context, id string) {
 
 // ended wants the session that the page shows to have ended for a reason, and
 // nothing of its machine to be left.
-func ended(t *testing.T, ctx context.Context, rig *harness.Rig, who someone, want session.Reason) {
+func ended(t *testing.T, ctx context.Context, rig *harness.Rig, who people.Person, want session.Reason) {
 	t.Helper()
-	reason, sentence, err := who.page.Reason(ctx)
-	must(t, err)
-	if reason != string(want) || sentence != want.Sentence() {
-		t.Errorf("the page says %q (%s), want %q (%s)", sentence, reason, want.Sentence(), want)
-	}
-	must(t, who.page.WaitDestroyed(ctx))
+	who.Ended(t, ctx, want)
+	must(t, who.Page.WaitDestroyed(ctx))
 	must(t, rig.WaitNoBrowserMachines(ctx))
 }
 
-func tryAgain(t *testing.T, ctx context.Context, who someone, provider idp.Provider) {
+func tryAgain(t *testing.T, ctx context.Context, who people.Person, provider idp.Provider) {
 	t.Helper()
-	_, err := who.page.TryAgain(ctx)
+	_, err := who.Page.TryAgain(ctx)
 	must(t, err)
 	signInHere(t, ctx, who, provider)
-	who.completed(t, ctx)
+	who.Completed(t, ctx)
 }
 
 // endingTools end before anybody could sign in to them: the scripts that they are.
@@ -171,8 +168,8 @@ func TestToolEnds(t *testing.T) {
 	must(t, shared.rig.Stop(ctx))
 	must(t, shared.rig.Restart(ctx, "--providers-dir", dir))
 	for name := range endingTools {
-		must(t, who.page.Home(ctx))
-		_, err := who.page.Connect(ctx, name)
+		must(t, who.Page.Home(ctx))
+		_, err := who.Page.Connect(ctx, name)
 		must(t, err)
 		ended(t, ctx, shared.rig, who, session.ReasonLoginExited)
 	}
@@ -186,8 +183,8 @@ func TestNoMemory(t *testing.T) {
 	who := newPerson(t, ctx, shared.rig, "no-memory")
 	must(t, shared.rig.Stop(ctx))
 	must(t, shared.rig.Restart(ctx, "--min-free-memory", "64TiB"))
-	must(t, who.page.Home(ctx))
-	_, err := who.page.Connect(ctx, string(idp.Claude))
+	must(t, who.Page.Home(ctx))
+	_, err := who.Page.Connect(ctx, string(idp.Claude))
 	must(t, err)
 	ended(t, ctx, shared.rig, who, session.ReasonNoMemory)
 	must(t, shared.rig.Stop(ctx))
@@ -206,19 +203,17 @@ func TestDiskFull(t *testing.T) {
 		}
 	})
 	who := newPerson(t, ctx, rig, "disk-full")
-	id, err := who.page.Connect(ctx, string(idp.Claude))
-	must(t, err)
-	must(t, who.page.WaitSignInPage(ctx, idp.Claude))
+	id := who.Begin(t, ctx, idp.Claude)
 	free := fill(t, rig.StateDir(), 100<<20) // machines want more
-	must(t, who.page.SignInAt(ctx, idp.Claude, who.email(), idp.DefaultPassword))
+	must(t, who.Page.SignInAt(ctx, idp.Claude, who.Email(), idp.DefaultPassword))
 	// What was begun is finished as far as it can be: it is stored, and the
 	// machine to deliver it to cannot be made.
 	ended(t, ctx, rig, who, session.ReasonDiskFull)
 	if c := active(t, ctx, who, idp.Claude); string(c.SessionID) != id || c.DeliveredTo != "" {
 		t.Errorf("the credential is %+v, want one of session %s that is not delivered", c, id)
 	}
-	must(t, who.page.Home(ctx))
-	_, err = who.page.Connect(ctx, string(idp.Claude))
+	must(t, who.Page.Home(ctx))
+	_, err = who.Page.Connect(ctx, string(idp.Claude))
 	must(t, err)
 	ended(t, ctx, rig, who, session.ReasonDiskFull)
 	free()
@@ -231,10 +226,8 @@ func TestExpired(t *testing.T) {
 	who := newPerson(t, ctx, shared.rig, "expired")
 	must(t, shared.rig.Stop(ctx))
 	must(t, shared.rig.Restart(ctx, "--session-time", "1m"))
-	must(t, who.page.Home(ctx))
-	_, err := who.page.Connect(ctx, string(idp.Codex))
-	must(t, err)
-	must(t, who.page.WaitSignInPage(ctx, idp.Codex))
+	must(t, who.Page.Home(ctx))
+	who.Begin(t, ctx, idp.Codex)
 	must(t, shared.rig.Stop(ctx))
 	must(t, shared.rig.Restart(ctx)) // its deadline is written down
 	ended(t, ctx, shared.rig, who, session.ReasonExpired)
