@@ -36,6 +36,8 @@ type Config struct {
 	BehindProxy bool
 	// MetricsPublic serves /metrics without a user.
 	MetricsPublic bool
+	// Connect says that this is the server of one `anteroom connect`.
+	Connect bool
 
 	Version string
 	// Ready says whether the service can take sign-ins; nil is always. Whoever

@@ -109,7 +109,7 @@ func run(ctx context.Context, cfg Config, p purpose) error {
 	}
 	api, err := httpapi.New(httpapi.Config{
 		UseCases: service, Outward: out, Auth: db,
-		Hosts: hosts, BehindProxy: cfg.BehindProxy, MetricsPublic: cfg.MetricsPublic,
+		Hosts: hosts, BehindProxy: cfg.BehindProxy, MetricsPublic: cfg.MetricsPublic, Connect: p.once,
 		Version: buildinfo.Version(), Registry: registry, Logger: cfg.Logger,
 		Ready: func(ctx context.Context) error { return canSignIn(ctx, cfg, db, service, golden) },
 	})

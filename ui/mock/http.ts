@@ -62,11 +62,12 @@ function routes(w: World): Route[] {
       for (const say of w.cutText) say(String(body["text"]));
       return { status: 204 };
     }],
+    ["POST", /^\/mock\/connect$/, () => ((w.connect = true), { status: 204 })],
     ["POST", /^\/mock\/sign-out$/, () => ((w.signedIn = false), { status: 204 })],
   ];
 }
 
-const me = (w: World): Me => ({ id: "u1", name: w.ways.me, admin: w.ways.admin, version: "0.1.0" });
+const me = (w: World): Me => ({ id: "u1", name: w.ways.me, admin: w.ways.admin, connect: w.connect, version: "0.1.0" });
 
 /** api answers the API's requests and the mock's own; false: not one of them. */
 export async function api(w: World, req: IncomingMessage, res: ServerResponse): Promise<boolean> {

@@ -65,6 +65,8 @@ export class World {
   tickets = new Set<string>();
   codes = new Set(["demo-code-1234"]);
   ways = new Ways();
+  /** Whether it plays the server of an anteroom connect. */
+  connect = false;
   signedIn = true;
   mode: Mock = "auto";
   /** Until when the server plays dead. */
@@ -85,6 +87,7 @@ export class World {
     this.machines = [];
     this.events = [];
     this.ways.set({});
+    this.connect = false;
     this.signedIn = true;
     this.mode = "auto";
     this.downUntil = 0;

@@ -243,6 +243,32 @@ it.each([
   expect(lists().filter((a) => a.includes("events"))).toHaveLength(1);
 });
 
+it("offers nothing under anteroom connect that there is not", async () => {
+  await stage.clear("manual");
+  await stage.mock("connect");
+  const { id } = await stage.session("waiting", "codex");
+  const page = await stage.page();
+  await page.goto(`${stage.base}/sessions/${id}`);
+  await live(page).waitFor();
+  expect(await page.getByRole("link", { name: "Terminal" }).count()).toBe(0);
+  for (const [one, end] of [
+    [id, "completed"],
+    [(await stage.session("waiting")).id, "failed"],
+  ] as const) {
+    await page.goto(`${stage.base}/sessions/${one}`);
+    await stage.move(one, end);
+    await page.getByTestId("go-back").waitFor();
+    expect(await page.locator(".outcome button, .outcome a").count()).toBe(0);
+  }
+  await page.goto(`${stage.base}/terminal`);
+  await page.getByRole("heading", { name: "There is nothing here" }).waitFor();
+  await stage.session("completed", "codex");
+  await page.goto(stage.base);
+  await page.getByTestId("delete-codex").waitFor();
+  expect(await page.getByTestId("deliver-codex").count()).toBe(0);
+  expect(await page.locator("a[href='/terminal']").count()).toBe(0);
+});
+
 it("lets the keyboard leave the screen", async () => {
   await stage.clear("manual");
   const { id } = await stage.session("waiting");
