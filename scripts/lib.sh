@@ -18,6 +18,7 @@ mkdir -p "$made" "$logs"
 # The race detector also checks every pointer conversion. SQLite, translated from
 # C, consists of them: looking at those costs more than all else in the tests
 # together, and they are not ours.
+# shellcheck disable=SC2034 # build.sh and test.sh use it
 race_flags=(-race '-gcflags=modernc.org/...=-d=checkptr=0')
 
 say() { printf '%s\n' "$*" >&2; }
