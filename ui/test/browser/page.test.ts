@@ -50,6 +50,19 @@ it("goes from Connect to a terminal on one's own machine", async () => {
   await page.locator("[data-testid=terminal-status][data-phase=live]").waitFor();
 });
 
+it("waits for a machine that the server has not attached to yet", async () => {
+  await stage.mock("not-ready", { tickets: 2 });
+  const page = await stage.page();
+  const tickets: number[] = [];
+  page.on("response", (r) => {
+    if (r.url().endsWith("/tickets")) tickets.push(r.status());
+  });
+  await page.goto(`${stage.base}/terminal`);
+  await page.locator("[data-testid=terminal-status][data-phase=live]").waitFor();
+  expect(tickets).toEqual([503, 503, 201]);
+  expect(await page.getByRole("alert").count()).toBe(0); // the person is not bothered with it
+});
+
 it("stands where it stood after a reload, in every state", async () => {
   await stage.clear("manual");
   const { id } = await stage.session("requested");
