@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -15,7 +17,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/anteroom/anteroom/internal/client"
 	"github.com/anteroom/anteroom/internal/session"
+	"github.com/anteroom/anteroom/internal/store"
 	"github.com/anteroom/anteroom/test/e2e/harness"
 	"github.com/anteroom/anteroom/test/e2e/people"
 	"github.com/anteroom/anteroom/test/idp"
@@ -248,4 +252,97 @@ func fill(t *testing.T, dir string, rest int64) (free func()) {
 	free = func() { _ = os.Remove(file) }
 	t.Cleanup(free)
 	return free
+}
+
+// TestDiskFullToTheLastByte leaves nothing of the server's disk while a person
+// is asked to sign in, and they do: not even a failure can be written. Once there
+// is room again the session goes on, on the same machine, and completes.
+func TestDiskFullToTheLastByte(t *testing.T) {
+	ctx := limit(t, 3*time.Minute)
+	rig, err := harness.Start(ctx, harness.Config{StateBytes: 640 << 20})
+	must(t, err)
+	t.Cleanup(func() {
+		if err := rig.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	who := newPerson(t, ctx, rig, "last-byte")
+	id, err := who.page.Connect(ctx, string(idp.Codex))
+	must(t, err)
+	must(t, who.page.WaitSignInPage(ctx, idp.Codex))
+	before, err := who.Session(ctx, id)
+	must(t, err)
+
+	truncateLog(t, ctx, rig) // which has room in it
+	free := fill(t, rig.StateDir(), 0)
+	if err := os.WriteFile(filepath.Join(rig.StateDir(), "probe"), []byte("x"), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("there is room for one more byte (%v): the test shows nothing", err)
+	}
+	var refused *client.Problem
+	if _, err := who.StartSession(ctx, string(idp.Claude)); !errors.As(err, &refused) || refused.Code != "disk_full" {
+		t.Errorf("another session: %v, want disk_full", err)
+	}
+	must(t, who.page.SignInAt(ctx, idp.Codex, who.email(), idp.DefaultPassword))
+	must(t, harness.Until(ctx, func() error {
+		if !strings.Contains(rig.LogTail(1000), store.ErrDiskFull.Error()) {
+			return errors.New("the server has not met the full disk")
+		}
+		return nil
+	}))
+	now, err := who.Session(ctx, id)
+	must(t, err)
+	if now.State != session.Waiting || now.VMID != before.VMID {
+		t.Errorf("the session is %s on machine %s, want waiting on %s", now.State, now.VMID, before.VMID)
+	}
+
+	free()
+	who.completed(t, ctx)
+	if now, err = who.Session(ctx, id); err != nil || now.VMID != before.VMID {
+		t.Errorf("the session's machine is %q, and was %q (%v)", now.VMID, before.VMID, err)
+	}
+	if c := active(t, ctx, who, idp.Codex); string(c.SessionID) != id || c.Version != 1 || c.DeliveredTo == "" {
+		t.Errorf("the credential is %+v, want version 1 of session %s, delivered", c, id)
+	}
+	if out := who.shell(t, ctx, "codex login status"); !strings.Contains(out, "Logged in") {
+		t.Errorf("codex says %q", out)
+	}
+	isWhole(t, ctx, rig)
+}
+
+// beside opens the server's database without the server's code.
+func beside(t *testing.T, rig *harness.Rig) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(rig.StateDir(), "anteroom.db"))
+	must(t, err)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// truncateLog moves what is in SQLite's write-ahead log into the database, and
+// leaves the log empty: the next write needs room.
+func truncateLog(t *testing.T, ctx context.Context, rig *harness.Rig) {
+	t.Helper()
+	db := beside(t, rig)
+	must(t, harness.Until(ctx, func() error {
+		var busy, pages, moved int
+		err := db.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &pages, &moved)
+		if err == nil && busy != 0 {
+			err = errors.New("somebody reads the write-ahead log")
+		}
+		return err
+	}))
+	must(t, db.Close())
+}
+
+// isWhole checks the database as SQLite does, and its audit chain.
+func isWhole(t *testing.T, ctx context.Context, rig *harness.Rig) {
+	t.Helper()
+	var said string
+	must(t, beside(t, rig).QueryRowContext(ctx, "PRAGMA integrity_check").Scan(&said))
+	if said != "ok" {
+		t.Errorf("integrity_check: %s", said)
+	}
+	if report, err := rig.DB().VerifyAudit(ctx); err != nil || report.Entries == 0 {
+		t.Errorf("the audit chain: %+v, %v", report, err)
+	}
 }
