@@ -267,9 +267,7 @@ func TestDiskFullToTheLastByte(t *testing.T) {
 		}
 	})
 	who := newPerson(t, ctx, rig, "last-byte")
-	id, err := who.page.Connect(ctx, string(idp.Codex))
-	must(t, err)
-	must(t, who.page.WaitSignInPage(ctx, idp.Codex))
+	id := who.Begin(t, ctx, idp.Codex)
 	before, err := who.Session(ctx, id)
 	must(t, err)
 
@@ -282,7 +280,7 @@ func TestDiskFullToTheLastByte(t *testing.T) {
 	if _, err := who.StartSession(ctx, string(idp.Claude)); !errors.As(err, &refused) || refused.Code != "disk_full" {
 		t.Errorf("another session: %v, want disk_full", err)
 	}
-	must(t, who.page.SignInAt(ctx, idp.Codex, who.email(), idp.DefaultPassword))
+	must(t, who.Page.SignInAt(ctx, idp.Codex, who.Email(), idp.DefaultPassword))
 	must(t, harness.Until(ctx, func() error {
 		if !strings.Contains(rig.LogTail(1000), store.ErrDiskFull.Error()) {
 			return errors.New("the server has not met the full disk")
@@ -296,14 +294,14 @@ func TestDiskFullToTheLastByte(t *testing.T) {
 	}
 
 	free()
-	who.completed(t, ctx)
+	who.Completed(t, ctx)
 	if now, err = who.Session(ctx, id); err != nil || now.VMID != before.VMID {
 		t.Errorf("the session's machine is %q, and was %q (%v)", now.VMID, before.VMID, err)
 	}
 	if c := active(t, ctx, who, idp.Codex); string(c.SessionID) != id || c.Version != 1 || c.DeliveredTo == "" {
 		t.Errorf("the credential is %+v, want version 1 of session %s, delivered", c, id)
 	}
-	if out := who.shell(t, ctx, "codex login status"); !strings.Contains(out, "Logged in") {
+	if out := who.Run(t, ctx, "codex login status"); !strings.Contains(out, "Logged in") {
 		t.Errorf("codex says %q", out)
 	}
 	isWhole(t, ctx, rig)
