@@ -7,6 +7,8 @@
 #   build.sh program   bin/anteroom
 #   build.sh demo      bin/anteroom-demo, which `anteroom demo` runs; it holds the
 #                      test identity provider
+#   build.sh race      bin/race, all of them with an anteroom that looks for data
+#                      races: the one under test
 #   build.sh runsc     bin/runsc, gVisor's, as pinned in tools/runsc
 #
 # What something was made from is known by content, not by times: a fresh clone
@@ -133,6 +135,19 @@ build_program() {
   now_made program "$wanted"
 }
 
+# build_race: the other programs are the same.
+build_race() {
+  local sources=$1 wanted name
+  wanted=$({ printf '%s %s %s' "$sources" "$(digest internal/web/dist)" "${race_flags[*]}" && declare -f build_race; } | key)
+  mkdir -p bin/race
+  for name in anteroom-guest anteroom-demo runsc; do ln -sfn "../$name" "bin/race/$name"; done
+  [[ -x bin/race/anteroom ]] && is_made race "$wanted" && return
+  get_go
+  CGO_ENABLED=1 GOFLAGS='' step "Building anteroom with the race detector" go build "${race_flags[@]}" -buildvcs=false \
+    -ldflags "-X github.com/anteroom/anteroom/internal/buildinfo.id=$(<"$made/agent-id")" -o bin/race/anteroom ./cmd/anteroom
+  now_made race "$wanted"
+}
+
 # build_demo: it holds the test identity provider, and is not needed to serve.
 build_demo() {
   local wanted
@@ -185,12 +200,13 @@ build() {
   case $1 in
   page) build_page ;;
   runsc) build_runsc ;;
-  guest | program)
+  guest | program | race)
     get_go
     sources=$(program_sources | key)
     build_guest "$sources"
     build_screen
-    [[ $1 == guest ]] || build_program "$sources"
+    [[ $1 != program ]] || build_program "$sources"
+    [[ $1 != race ]] || build_race "$sources"
     ;;
   demo)
     get_go

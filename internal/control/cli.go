@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/anteroom/anteroom/internal/machine"
+	"github.com/anteroom/anteroom/internal/session"
 	"github.com/anteroom/anteroom/internal/store"
 )
 
@@ -19,6 +20,10 @@ const collectEvery = 5 * time.Second
 
 // guestTime is how long one request to a cli machine may take.
 const guestTime = 30 * time.Second
+
+// attachTime is how long a terminal waits for its machine: less than the page
+// does for an answer, so that it hears that it may try again.
+const attachTime = 5 * time.Second
 
 // cliMachine returns the user's cli machine: the one that runs, adopted after
 // a restart, or a new one. What it is to hold, the first round of watch or the
@@ -58,6 +63,40 @@ func (s *Service) attachedCLI(ctx context.Context, vm store.VM) (*machine.Machin
 	}
 	s.watch(vm.UserID, m)
 	return m, nil
+}
+
+// terminalMachine returns the user's cli machine that has this id, after a wait
+// for whoever is starting or adopting it. Errors as OpenTerminal has them.
+func (s *Service) terminalMachine(ctx context.Context, userID, id string) (*machine.Machine, error) {
+	if m := s.machine(id); m != nil {
+		return m, nil
+	}
+	waiting, cancel := context.WithTimeout(ctx, attachTime)
+	defer cancel()
+	m, err := s.awaitCLI(waiting, userID, id)
+	if err != nil && waiting.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("machine %s is not attached yet: %w", id, session.ErrNotReady)
+	}
+	return m, err
+}
+
+func (s *Service) awaitCLI(ctx context.Context, userID, id string) (*machine.Machine, error) {
+	if err := s.awaitReady(ctx); err != nil {
+		return nil, err
+	}
+	p, err := s.lockPerson(ctx, userID)
+	if err != nil {
+		return nil, err
+	}
+	defer p.unlock()
+	vm, err := s.Machine(ctx, userID, id) // as it is now that nobody starts it any more
+	if err != nil {
+		return nil, err
+	}
+	if vm.Kind != string(machine.CLI) {
+		return nil, machine.ErrGone
+	}
+	return s.attachedCLI(ctx, vm)
 }
 
 func (s *Service) newCLIMachine(ctx context.Context, userID string) (*machine.Machine, error) {

@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -337,6 +338,80 @@ func TestTickets(t *testing.T) {
 		}
 		if _, _, err := s.ViewerTicket(t.Context(), w.user, one); !errors.Is(err, session.ErrConflict) {
 			t.Errorf("a ticket for a session that has ended: %v", err)
+		}
+	})
+}
+
+// TestTerminalWaitsForItsMachine: right after a restart the server has not
+// attached to the cli machine yet. A terminal waits for that, but not for ever.
+func TestTerminalWaitsForItsMachine(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		g := &gate{open: make(chan struct{})}
+		w.script(fake.Script{}, fake.Script{HTTP: g.requests("POST "+guestapi.PathConfigure, 2)})
+		s := w.serve()
+		vm, err := s.EnsureMachine(t.Context(), w.user)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticket := func() string {
+			t.Helper()
+			secret, _, err := s.TerminalTicket(t.Context(), w.user, vm.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return secret
+		}
+		patient, late := ticket(), ticket()
+		s.stop()
+		s = w.serve() // and it adopts the machine, which does not answer yet
+
+		began := time.Now()
+		if _, err := s.OpenTerminal(t.Context(), w.user, vm.ID, late, 80, 24); !errors.Is(err, session.ErrNotReady) {
+			t.Errorf("a machine that is never attached: %v", err)
+		}
+		if _, _, err := s.TerminalTicket(t.Context(), w.user, vm.ID); !errors.Is(err, session.ErrNotReady) {
+			t.Errorf("a ticket for it: %v", err)
+		}
+		if took := time.Since(began); took < 9*time.Second || took > 11*time.Second {
+			t.Errorf("two waits took %s, want 5 s each", took)
+		}
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, _, err := s.TerminalTicket(gone, w.user, vm.ID); !errors.Is(err, context.Canceled) {
+			t.Errorf("somebody who has left: %v", err)
+		}
+
+		opened := make(chan struct{})
+		go func() {
+			defer close(opened)
+			stream, err := s.OpenTerminal(t.Context(), w.user, vm.ID, patient, 80, 24)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			hears(t, stream)
+		}()
+		<-time.After(time.Second)
+		select {
+		case <-opened:
+			t.Error("it was not held up: the test shows nothing")
+		default:
+		}
+		close(g.open)
+		<-opened
+		if n := w.host.Started(); n != 1 {
+			t.Errorf("%d machines were started, want 1", n)
+		}
+
+		if err := s.DestroyMachine(t.Context(), w.user, vm.ID); err != nil {
+			t.Fatal(err)
+		}
+		began = time.Now()
+		if _, _, err := s.TerminalTicket(t.Context(), w.user, vm.ID); !errors.Is(err, machine.ErrGone) {
+			t.Errorf("a machine that is gone: %v", err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("that took %s", took)
 		}
 	})
 }

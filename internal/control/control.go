@@ -249,6 +249,22 @@ func (s *Service) awaitReady(ctx context.Context) error {
 	}
 }
 
+// Ready says whether the service has taken over from the last run and still
+// runs: session.ErrNotReady if not. It does not wait.
+func (s *Service) Ready() error {
+	select {
+	case <-s.over:
+		return errNotRunning
+	default:
+	}
+	select {
+	case <-s.ready:
+		return nil
+	default:
+		return errNotRunning
+	}
+}
+
 // goRun runs f as one of the service's goroutines; it is dropped while the
 // service is not running.
 func (s *Service) goRun(f func(ctx context.Context)) {

@@ -159,18 +159,21 @@ func (w *world) start(s *service, providerName string) session.ID {
 	return out.ID
 }
 
-// eventually lets time pass until cond holds; it fails after an hour.
+// eventually lets time pass until cond holds; it fails after an hour. It looks
+// every 50 ms, and what takes long less often: each look is work, and a test may
+// be about minutes.
 func (w *world) eventually(what string, cond func() bool) {
 	w.t.Helper()
-	for end := time.Now().Add(time.Hour); ; {
+	for began := time.Now(); ; {
 		synctest.Wait()
 		if cond() {
 			return
 		}
-		if time.Now().After(end) {
+		passed := time.Since(began)
+		if passed > time.Hour {
 			w.t.Fatalf("in vain: %s", what)
 		}
-		<-time.After(50 * time.Millisecond)
+		<-time.After(min(max(passed/20, 50*time.Millisecond), time.Second))
 	}
 }
 

@@ -268,14 +268,18 @@ func (s *Service) ViewerTicket(ctx context.Context, userID string, id session.ID
 	return s.ticket(ctx, userID, "viewer", string(id))
 }
 
-// TerminalTicket makes a ticket for one terminal of the user's cli machine.
+// TerminalTicket makes a ticket for one terminal of the user's cli machine; it
+// waits for that as OpenTerminal does.
 func (s *Service) TerminalTicket(ctx context.Context, userID, machineID string) (string, time.Time, error) {
 	vm, err := s.Machine(ctx, userID, machineID)
 	if err != nil {
 		return "", time.Time{}, err
 	}
-	if vm.Kind != string(machine.CLI) || vm.State != store.VMRunning {
+	if vm.Kind != string(machine.CLI) {
 		return "", time.Time{}, machine.ErrGone
+	}
+	if _, err := s.terminalMachine(ctx, userID, machineID); err != nil {
+		return "", time.Time{}, err
 	}
 	return s.ticket(ctx, userID, "terminal", machineID)
 }
@@ -336,14 +340,17 @@ func (s *Service) openScreen(ctx context.Context, userID string, id session.ID, 
 }
 
 // OpenTerminal consumes a ticket and opens a shell in the user's cli machine;
-// the caller closes the stream.
+// the caller closes the stream. A machine that is just being started, or that
+// this server has not attached to yet, it waits for: session.ErrNotReady says
+// that the wait was in vain and may be tried again, machine.ErrGone that there is
+// nothing to wait for.
 func (s *Service) OpenTerminal(ctx context.Context, userID, machineID, ticket string, cols, rows int) (io.ReadWriteCloser, error) {
 	if err := s.consume(ctx, userID, "terminal", machineID, ticket); err != nil {
 		return nil, err
 	}
-	m := s.machine(machineID)
-	if m == nil {
-		return nil, machine.ErrGone
+	m, err := s.terminalMachine(ctx, userID, machineID)
+	if err != nil {
+		return nil, err
 	}
 	guest, err := m.Guest(ctx)
 	if err != nil {

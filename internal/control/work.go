@@ -170,7 +170,7 @@ func (s *Service) settle(ctx context.Context, now session.Session, err error) (s
 // moved it in between.
 func (s *Service) end(ctx context.Context, now session.Session, to session.State, f *failure) (session.Session, error) {
 	message := f.reason.Sentence()
-	if now.State == session.Delivering {
+	if now.State == session.Delivering && s.cfg.Deliver == nil { // where the vault stays
 		f.detail = storedAnyway(f.reason)
 		message = strings.TrimSpace(message + " " + f.detail)
 	}

@@ -10,7 +10,8 @@
 //
 // A guest is hostile. It can hold MaxConns connections, each with one bounded
 // header or one copy buffer per direction, and nothing that it sends ends up
-// in a log but a checked host name and port.
+// in a log but the host name and port of its request, the name short and made
+// of a name's characters only.
 package egress
 
 import (

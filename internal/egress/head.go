@@ -28,21 +28,34 @@ func waitHead(br *bufio.Reader, tooLarge Code) ([]byte, error) {
 }
 
 // readRequest reads one proxy request. What two programs could read in two
-// ways is refused before net/http sees it.
-func readRequest(br *bufio.Reader) (*http.Request, error) {
+// ways is refused before net/http sees it. asked is the target as the guest
+// wrote it, of a request that is refused too; "" if none can be told.
+func readRequest(br *bufio.Reader) (req *http.Request, asked string, err error) {
 	head, err := waitHead(br, HeaderTooLarge)
 	if err != nil {
-		return nil, err
+		head, _ = br.Peek(br.Buffered())
+		return nil, askedIn(head), err
 	}
+	asked = askedIn(head)
 	if err := checkHead(head); err != nil {
-		return nil, err
+		return nil, asked, err
 	}
-	req, err := http.ReadRequest(br)
-	if err != nil {
+	if req, err = http.ReadRequest(br); err != nil {
 		// The error quotes what the guest sent, which does not belong in a log.
-		return nil, refusal(BadRequest, "net/http did not take it")
+		return nil, asked, refusal(BadRequest, "net/http did not take it")
 	}
-	return req, nil
+	return req, asked, nil
+}
+
+// askedIn is the target in a request's head, of which the end may be missing.
+func askedIn(head []byte) string {
+	line, _, _ := bytes.Cut(head, []byte("\r\n"))
+	method, rest, _ := strings.Cut(string(line), " ")
+	asked, _, _ := strings.Cut(rest, " ")
+	if !isToken(method) {
+		return ""
+	}
+	return asked
 }
 
 // checkHead holds a request head to the strictest reading of RFC 9112: one

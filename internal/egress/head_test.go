@@ -58,7 +58,7 @@ func TestReadRequest(t *testing.T) {
 		{"too large without an end", strings.Repeat("a", MaxHeaderBytes+1), HeaderTooLarge},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := readRequest(bufio.NewReaderSize(strings.NewReader(tc.in), MaxHeaderBytes))
+			_, _, err := readRequest(bufio.NewReaderSize(strings.NewReader(tc.in), MaxHeaderBytes))
 			if got := codeOf(err, "?"); tc.code == "" && err != nil || tc.code != "" && got != tc.code {
 				t.Errorf("got %v, want %q", err, tc.code)
 			}
@@ -68,7 +68,7 @@ func TestReadRequest(t *testing.T) {
 
 func TestReadRequestTakesNothingMore(t *testing.T) {
 	br := bufio.NewReaderSize(strings.NewReader("CONNECT example.com:443 HTTP/1.1\r\nHost: x\r\n\r\nTLS"), MaxHeaderBytes)
-	if _, err := readRequest(br); err != nil {
+	if _, _, err := readRequest(br); err != nil {
 		t.Fatal(err)
 	}
 	rest, err := br.Peek(3)
@@ -97,7 +97,7 @@ func FuzzReadRequest(f *testing.F) {
 	f.Add([]byte("POST http://example.com/ HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		br := bufio.NewReaderSize(bytes.NewReader(in), MaxHeaderBytes)
-		req, err := readRequest(br)
+		req, _, err := readRequest(br)
 		if err != nil {
 			return
 		}

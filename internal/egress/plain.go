@@ -47,6 +47,7 @@ func (c *guestConn) plain(ctx context.Context, r *request, req *http.Request) (m
 	left.bytes.Store(c.proxy.cfg.MaxBytes)
 	body := &guestBody{ReadCloser: out.Body, total: c.proxy.metrics.up, dog: dog, left: left}
 	out.Body = body
+	defer func() { r.sent = body.n.Load() }()
 	if out.ContentLength == 0 {
 		out.Body = nil
 		body.ended.Store(true)
@@ -61,7 +62,6 @@ func (c *guestConn) plain(ctx context.Context, r *request, req *http.Request) (m
 	// anywhere else, what follows would be taken for a request.
 	more = body.ended.Load() && !req.Close
 	more = c.respond(resp, r, dog, left, !more) && more
-	r.sent = body.n.Load()
 	return more, ended(ctx, nil)
 }
 
@@ -84,7 +84,7 @@ func (c *guestConn) outgoing(r *request, req *http.Request) (*http.Request, erro
 	if err != nil {
 		return nil, err
 	}
-	r.target = t
+	r.aim(t)
 	host := t.hostport()
 	if t.port == 80 {
 		host = strings.TrimSuffix(host, ":80")

@@ -132,10 +132,15 @@ func (c *guestConn) finish() {
 type request struct {
 	begun    time.Time
 	target   target
+	name     string   // of the target, as the log tells it: see claimed
+	port     uint16   // the same
 	up       Upstream // the way out
 	sent     int64    // bytes from the guest
 	received int64    // bytes to the guest
 }
+
+// aim notes a target that was accepted.
+func (r *request) aim(t target) { r.target, r.name, r.port = t, t.host, t.port }
 
 // next reads one request and answers it. more says whether another may follow.
 func (c *guestConn) next(ctx context.Context) (more bool, err error) {
@@ -145,8 +150,9 @@ func (c *guestConn) next(ctx context.Context) (more bool, err error) {
 	}
 	r := &request{begun: time.Now()}
 	_ = c.conn.SetReadDeadline(r.begun.Add(c.proxy.cfg.HeaderTimeout))
-	req, err := readRequest(c.br)
+	req, asked, err := readRequest(c.br)
 	_ = c.conn.SetReadDeadline(time.Time{})
+	r.name, r.port = claimed(asked)
 	if err != nil {
 		var refused *Error
 		if errors.As(err, &refused) {
@@ -171,7 +177,7 @@ func (c *guestConn) tunnel(ctx context.Context, r *request, authority string) er
 		c.refuse(codeOf(err, BadTarget))
 		return err
 	}
-	r.target = t
+	r.aim(t)
 	ctx, stop, err := c.leave(ctx, r)
 	if err != nil {
 		c.refuse(codeOf(err, NoUpstream))
@@ -246,8 +252,9 @@ func (c *guestConn) refuse(code Code) {
 		status, http.StatusText(status), Header, code, len(sentence)+1, sentence)
 }
 
-// record logs and counts a request that was decided on. A connection that
-// ended before there was one leaves no trace.
+// record logs and counts a request that was decided on: every line has the same
+// attributes, of which a name of "" and a port of 0 say that none was read. A
+// connection that ended before there was a request leaves no trace.
 func (c *guestConn) record(r *request, err error) {
 	decision := Allowed
 	if err != nil {
@@ -264,7 +271,7 @@ func (c *guestConn) record(r *request, err error) {
 	}
 	attrs := []slog.Attr{
 		slog.String("user", c.id.UserID), slog.String("session", c.id.SessionID), slog.String("machine", c.id.MachineID),
-		slog.String("name", r.target.host), slog.Int("port", int(r.target.port)),
+		slog.String("name", r.name), slog.Int("port", int(r.port)),
 		slog.String("upstream", r.up.Addr()),
 		slog.Int64("bytes_up", r.sent), slog.Int64("bytes_down", r.received),
 		slog.Duration("duration", time.Since(r.begun)), slog.String("decision", string(decision)),

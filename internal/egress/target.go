@@ -42,7 +42,7 @@ func parseTarget(authority string, defaultPort uint16) (target, error) {
 		return target{}, refusal(BadTarget, "there is no port")
 	}
 	if t.port != 80 && t.port != 443 {
-		return target{}, refusal(PortRefused, "port %d", t.port)
+		return target{}, refusal(PortRefused, "neither 80 nor 443")
 	}
 	if inner, ok := strings.CutPrefix(host, "["); ok {
 		return t.asIPv6(strings.TrimSuffix(inner, "]"))
@@ -119,4 +119,60 @@ func checkName(name string) error {
 		return &Error{Code: NameRefused, Err: err}
 	}
 	return nil
+}
+
+// maxLoggedName is the longest name that a log line tells of a request that was
+// refused. No name that can be reached is longer.
+const maxLoggedName = 253
+
+// claimed is where a request says that it wants to go, for the log of one that
+// is refused: as much of its target as can be told apart, unchecked. The name
+// is short and made only of what names and addresses are made of; user
+// information is no part of it, and where that cannot be told from the name
+// there is none. The port is 0 if none can be read.
+func claimed(asked string) (name string, port uint16) {
+	authority, port := authorityOf(asked)
+	name = authority
+	if i := strings.LastIndexByte(authority, ':'); i > strings.LastIndexByte(authority, ']') {
+		name, port = authority[:i], 0
+		if n, err := strconv.ParseUint(authority[i+1:], 10, 16); err == nil {
+			port = uint16(n)
+		}
+	}
+	if inner, ok := strings.CutPrefix(name, "["); ok {
+		name = strings.TrimSuffix(inner, "]")
+	}
+	if a, err := netip.ParseAddr(name); err == nil {
+		return a.WithZone("").String(), port
+	}
+	// With a colon in it, it may be a user and a password.
+	if strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != "" {
+		return "", port
+	}
+	return strings.Clone(strings.ToLower(name[:min(len(name), maxLoggedName)])), port
+}
+
+// authorityOf finds "host:port" in the target of a request, in absolute form or
+// that of CONNECT, without user information, and the port that is meant where
+// there is none in it.
+func authorityOf(asked string) (authority string, port uint16) {
+	scheme, rest, absolute := strings.Cut(asked, "://")
+	switch {
+	case !absolute:
+		rest = asked[strings.LastIndexByte(asked, '@')+1:]
+	case strings.EqualFold(scheme, "http"):
+		port = 80
+	case strings.EqualFold(scheme, "https"):
+		port = 443
+	default:
+		return "", 0
+	}
+	authority = rest
+	if i := strings.IndexAny(rest, `/?#\`); i >= 0 {
+		authority = rest[:i]
+		if strings.Contains(rest[i:], "@") && strings.ContainsAny(authority, ":@") {
+			return "", 0 // the slash may be of a password
+		}
+	}
+	return authority[strings.LastIndexByte(authority, '@')+1:], port
 }

@@ -532,9 +532,12 @@ type MachineList struct {
 // Me defines model for Me.
 type Me struct {
 	// Admin The user may administer what belongs to the whole server.
-	Admin bool   `json:"admin"`
-	ID    string `json:"id"`
-	Name  string `json:"name"`
+	Admin bool `json:"admin"`
+
+	// Connect This is the server of one `anteroom connect`: it delivers to the computer that it runs on, makes no CLI machines, and stops once its sign-in has ended.
+	Connect bool   `json:"connect"`
+	ID      string `json:"id"`
+	Name    string `json:"name"`
 
 	// Version The server's version.
 	Version string `json:"version"`

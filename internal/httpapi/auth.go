@@ -217,5 +217,5 @@ func (a api) GetMe(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a api) me(u store.User) Me {
-	return Me{ID: u.ID, Name: u.Name, Admin: u.Admin, Version: a.cfg.Version}
+	return Me{ID: u.ID, Name: u.Name, Admin: u.Admin, Connect: a.cfg.Connect, Version: a.cfg.Version}
 }

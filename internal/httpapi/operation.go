@@ -2,11 +2,14 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/anteroom/anteroom/internal/session"
 )
 
 const readyTimeout = 5 * time.Second
@@ -22,10 +25,24 @@ func (a api) Readyz(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	if err := a.cfg.Ready(ctx); err != nil {
 		a.log.WarnContext(ctx, "not ready", slog.Any("error", err))
-		a.problem(w, r, ProblemCodeNotReady, "The service cannot take sign-ins now. The server's log says why.")
+		a.problem(w, r, ProblemCodeNotReady, notReady(err))
 		return
 	}
 	a.json(w, r, http.StatusOK, Health{Status: HealthStatusOk})
+}
+
+// ErrMachines is what Config.Ready says when no machine could be made.
+var ErrMachines = errors.New("httpapi: machines cannot be made")
+
+// notReady is the sentence for whoever asks, who may be anybody.
+func notReady(err error) string {
+	switch {
+	case errors.Is(err, session.ErrNotReady):
+		return "The server has not taken over from its last run yet, or is stopping."
+	case errors.Is(err, ErrMachines):
+		return "The server cannot make machines now. Its log says why."
+	}
+	return "The service cannot take sign-ins now. The server's log says why."
 }
 
 // Metrics shows the metrics of the whole process.

@@ -262,6 +262,17 @@ func TestHealth(t *testing.T) {
 	if strings.Contains(a.body, "SECRET") {
 		t.Error("internals in the answer")
 	}
+	for err, want := range map[error]string{
+		fmt.Errorf("SECRET: %w", session.ErrNotReady): "not taken over",
+		fmt.Errorf("%w: SECRET", ErrMachines):         "cannot make machines",
+	} {
+		ready = err
+		a := r.do("GET", "/readyz", "")
+		r.problem(a, ProblemCodeNotReady)
+		if !strings.Contains(a.body, want) || strings.Contains(a.body, "SECRET") {
+			t.Errorf("%v: %s", err, a.body)
+		}
+	}
 	ready = nil
 	if a := r.do("GET", "/readyz", ""); a.status != http.StatusOK {
 		t.Errorf("readyz: %d", a.status)

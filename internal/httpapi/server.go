@@ -42,9 +42,13 @@ type Config struct {
 	BehindProxy bool
 	// MetricsPublic serves /metrics without a user.
 	MetricsPublic bool
+	// Connect says that this is the server of one `anteroom connect`.
+	Connect bool
 
 	Version string
-	// Ready says whether the service can take sign-ins; nil is always.
+	// Ready says whether the service can take sign-ins; nil is always. Whoever
+	// asks is told of session.ErrNotReady and ErrMachines, of other errors that
+	// the log has them.
 	Ready func(context.Context) error
 	// Registry takes the server's metrics and is what /metrics shows; nil is one
 	// of its own.

@@ -94,7 +94,11 @@ func run(ctx context.Context, cfg Config, p purpose) error {
 	defer func() { _ = db.Close() }()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	service, out, closeService, err := newService(ctx, cfg, p, db, registry)
+	golden, err := image.Find(image.Config{Dir: cfg.ImageDir, Guest: cfg.Guest})
+	if err != nil {
+		return err
+	}
+	service, out, closeService, err := newService(ctx, cfg, p, db, golden, registry)
 	if err != nil {
 		return err
 	}
@@ -117,9 +121,9 @@ func run(ctx context.Context, cfg Config, p purpose) error {
 	}
 	api, err := httpapi.New(httpapi.Config{
 		UseCases: service, Outward: out, Auth: db, WebRTC: gateway, IceServers: relay,
-		Hosts: hosts, BehindProxy: cfg.BehindProxy, MetricsPublic: cfg.MetricsPublic,
+		Hosts: hosts, BehindProxy: cfg.BehindProxy, MetricsPublic: cfg.MetricsPublic, Connect: p.once,
 		Version: buildinfo.Version(), Registry: registry, Logger: cfg.Logger,
-		Ready: func(ctx context.Context) error { _, err := db.Stats(ctx); return err },
+		Ready: func(ctx context.Context) error { return canSignIn(ctx, cfg, db, service, golden) },
 	})
 	if err != nil {
 		return err
@@ -278,7 +282,7 @@ func newLink(ctx context.Context, db *sqlite.DB, userID, page string, expires ti
 }
 
 // newService makes everything below the API, and what ends it.
-func newService(ctx context.Context, cfg Config, p purpose, db *sqlite.DB, registry *prometheus.Registry) (*control.Service, *outward, func(), error) {
+func newService(ctx context.Context, cfg Config, p purpose, db *sqlite.DB, golden image.Image, registry *prometheus.Registry) (*control.Service, *outward, func(), error) {
 	sealed, err := OpenVault(ctx, cfg, db)
 	if err != nil {
 		return nil, nil, nil, err
@@ -288,10 +292,6 @@ func newService(ctx context.Context, cfg Config, p purpose, db *sqlite.DB, regis
 		return nil, nil, nil, err
 	}
 	cfg.Logger.Info("providers", "loaded", providers)
-	golden, err := image.Find(image.Config{Dir: cfg.ImageDir, Guest: cfg.Guest})
-	if err != nil {
-		return nil, nil, nil, err
-	}
 	cas, err := ReadCAs(cfg.CAFiles)
 	if err != nil {
 		return nil, nil, nil, err

@@ -84,7 +84,7 @@ type Stats struct {
 
 // Opener connects to the machine for a ticket, which it consumes. Its errors
 // decide the close code: ErrTicket, store.ErrNotFound, session.ErrConflict,
-// machine.ErrGone; every other one is internal.
+// machine.ErrGone, session.ErrNotReady; every other one is internal.
 type Opener func(ctx context.Context, ticket string) (io.ReadWriteCloser, error)
 
 // ServeVNC serves one viewer: the first message is the ticket, from then on
@@ -284,6 +284,8 @@ func refused(ctx context.Context, err error) *closing {
 		return &closing{CodeNotFound, "There is nothing here by that name.", nil}
 	case errors.Is(err, session.ErrConflict), errors.Is(err, machine.ErrGone):
 		return &closing{CodeEnded, "There is nothing to show: it has not started yet, or it has ended.", nil}
+	case errors.Is(err, session.ErrNotReady):
+		return &closing{websocket.StatusTryAgainLater, "The server is just starting or stopping; connect again in a moment.", nil}
 	}
 	return &closing{websocket.StatusInternalError, "Something went wrong on the server.", fmt.Errorf("stream: open: %w", err)}
 }

@@ -178,6 +178,7 @@ func TestCloseCodes(t *testing.T) {
 		{"no session", refuse(store.ErrNotFound), Options{}, ticket, websocket.MessageText, CodeNotFound},
 		{"session ended", refuse(&session.ConflictError{}), Options{}, ticket, websocket.MessageText, CodeEnded},
 		{"machine gone", refuse(fmt.Errorf("x: %w", machine.ErrGone)), Options{}, ticket, websocket.MessageText, CodeEnded},
+		{"not ready", refuse(fmt.Errorf("x: %w", session.ErrNotReady)), Options{}, ticket, websocket.MessageText, websocket.StatusTryAgainLater},
 		{"server's fault", refuse(errors.New("secret internals")), Options{}, ticket, websocket.MessageText, websocket.StatusInternalError},
 	}
 	for _, tt := range tests {

@@ -151,6 +151,7 @@ func (w *Ways) Look(ctx context.Context, key store.PortKey, providers []*provide
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
+	w.forgetReached(up)
 	out := Report{Refuses: map[string]string{}}
 	var err error
 	if out.ExitAddress, err = w.see(ctx, up, ""); err != nil {

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -114,8 +115,9 @@ type user struct {
 	unseen   int       // checks in a row that failed
 	next     time.Time // when it is looked at again
 	wait     time.Duration
-	final    *Error // why it is not tried again by itself
-	lost     bool   // the way was shut, and that was told
+	final    *Error        // why it is not tried again by itself
+	lost     bool          // the way was shut, and that was told
+	given    store.PortKey // the port that they were given for an opening that has not ended
 }
 
 type reached struct{ port, name string }
@@ -143,20 +145,10 @@ func New(ctx context.Context, cfg Config) (*Ways, error) {
 			w.ups[keyOf(up)] = up
 		}
 	}
-	if err := cfg.Database.SyncPorts(ctx, slices.Collect(keys(w.ups))); err != nil {
+	if err := cfg.Database.SyncPorts(ctx, slices.Collect(maps.Keys(w.ups))); err != nil {
 		return nil, err
 	}
 	return w, nil
-}
-
-func keys(m map[store.PortKey]egress.Upstream) func(func(store.PortKey) bool) {
-	return func(yield func(store.PortKey) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
 }
 
 func keyOf(up egress.Upstream) store.PortKey { return store.PortKey{Host: up.Host(), Port: up.Port()} }
@@ -244,7 +236,25 @@ func (w *Ways) Open(ctx context.Context, userID string, need *provider.File) (Wa
 			return Way{}, err
 		}
 	}
+	w.setGiven(userID, store.PortKey{})
 	return way, nil
+}
+
+// setGiven notes which port a user was given for the opening that is under way;
+// none: that it has ended, and the port is theirs.
+func (w *Ways) setGiven(userID string, key store.PortKey) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if u := w.users[userID]; u != nil {
+		u.given = key
+	}
+}
+
+func (w *Ways) isGiven(userID string, key store.PortKey) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	u := w.users[userID]
+	return u != nil && u.given == key
 }
 
 // verified is Open without a look at what can be reached.
@@ -319,6 +329,9 @@ func (w *Ways) assigned(ctx context.Context, userID, providerName string) (store
 	}
 	if claimed {
 		w.log.Info("upstream port assigned", "user", userID, "upstream", port.PortKey.String())
+		if providerName != "" {
+			w.setGiven(userID, port.PortKey)
+		}
 	}
 	return port, up, nil
 }
@@ -415,6 +428,13 @@ func (w *Ways) knownReached(up egress.Upstream, name string) bool {
 	return time.Since(w.reach[reached{up.Addr(), name}]) < reachTime
 }
 
+// forgetReached has an upstream be asked again for every name.
+func (w *Ways) forgetReached(up egress.Upstream) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.reach, func(r reached, _ time.Time) bool { return r.port == up.Addr() })
+}
+
 func (w *Ways) noteReached(up egress.Upstream, name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -422,8 +442,9 @@ func (w *Ways) noteReached(up egress.Upstream, name string) {
 }
 
 // another is what comes after an upstream that does not reach what a provider
-// needs. Somebody who was never seen to come from its port is given another
-// one; somebody who was is told which host was refused.
+// needs. Somebody who was given its port for this very opening is given another
+// one; anybody else may have been seen to come from theirs: they keep it and are
+// told which host was refused.
 func (w *Ways) another(ctx context.Context, userID, providerName, refused string, why error) (Way, egress.Upstream, error) {
 	if refused == "" {
 		return Way{}, egress.Upstream{}, &Error{Code: Failed, Err: why}
@@ -441,7 +462,7 @@ func (w *Ways) another(ctx context.Context, userID, providerName, refused string
 	if err := w.cfg.Database.PortRefuses(ctx, port.PortKey, providerName, refused); err != nil {
 		return Way{}, egress.Upstream{}, asError(err)
 	}
-	if time.Since(port.AssignedAt) > probeTime {
+	if !w.isGiven(userID, port.PortKey) {
 		return Way{}, egress.Upstream{}, blocked // it is theirs, and others of their tools use it
 	}
 	w.shut(userID, nil)

@@ -372,8 +372,8 @@ func TestBlocked(t *testing.T) {
 		if way, err = s.Open(w.Context(), b.ID, codex); err != nil || way.Port != key(1) {
 			w.Fatalf("%+v, %v", way, err)
 		}
-		// It stays theirs: they are told which host was refused, and not moved.
-		pass(2 * time.Minute)
+		// It stays theirs from then on: they are told which host was refused, and not
+		// moved.
 		_, err = s.Open(w.Context(), b.ID, claude)
 		var why *ways.Error
 		if !errors.As(err, &why) || why.Code != ways.Blocked || why.Name != name || !strings.Contains(why.Sentence(), name) {
@@ -382,16 +382,59 @@ func TestBlocked(t *testing.T) {
 		if w.leaves(b) != addr(1) {
 			w.Errorf("their other tools leave by %q", w.leaves(b))
 		}
+		// So are those whose own machine is up, which may have left already.
+		d := w.user("d")
+		s.Use(d.ID)
+		pass(time.Second)
+		w.set(func() { w.refuses[w.ways[d.ID]+" "+name] = true })
+		s.Use(d.ID)
+		if _, err = s.Open(w.Context(), d.ID, claude); code(err) != ways.Blocked || w.leaves(d) != addr(3) {
+			w.Errorf("%v; they leave by %q", err, w.leaves(d))
+		}
+		if err := s.Release(w.Context(), key(3), true); err != nil {
+			w.Error(err)
+		}
+		s.Done(d.ID)
+		s.Done(d.ID)
 		all, err := s.Ports(w.Context())
 		if err != nil || all[0].Refuses["claude"] != name || !all[0].InUse || all[2].InUse {
 			w.Errorf("%+v, %v", all, err)
 		}
 		// All that are left refuse it.
-		w.set(func() { w.refuses[addr(3)+" "+name] = true })
 		c := w.user("c")
 		s.Use(c.ID)
 		if _, err = s.Open(w.Context(), c.ID, claude); code(err) != ways.Blocked || w.leaves(c) != "" {
 			w.Errorf("%v", err)
+		}
+	})
+}
+
+// TestCheckAsksAgain: what an administrator is told of a port is of now, however
+// lately its names were reached, and whoever signs in next is told the same.
+func TestCheckAsksAgain(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		codex := file(w.T, "codex")
+		s := w.serve()
+		u := w.user("u")
+		s.Use(u.ID)
+		if _, err := s.Open(w.Context(), u.ID, codex); err != nil {
+			w.Fatal(err)
+		}
+		for _, refused := range []bool{true, false} {
+			w.set(func() { w.refuses[addr(1)+" "+codex.Hosts[0]] = refused })
+			want, wantCode := "", ways.Code("")
+			if refused {
+				want, wantCode = codex.Hosts[0], ways.Blocked
+			}
+			if r, err := s.Look(w.Context(), key(1), []*provider.File{codex}); err != nil || r.Err != nil || r.Refuses["codex"] != want {
+				w.Errorf("%+v, %v; want %q to be refused", r, err, want)
+			}
+			if _, err := s.Open(w.Context(), u.ID, codex); code(err) != wantCode {
+				w.Errorf("it opens with %v, want %q", err, wantCode)
+			}
+			if all, err := s.Ports(w.Context()); err != nil || all[0].Refuses["codex"] != want {
+				w.Errorf("%+v, %v", all, err)
+			}
 		}
 	})
 }

@@ -1,12 +1,18 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/anteroom/anteroom/internal/steps"
+	"github.com/anteroom/anteroom/test/e2e/harness"
 	"github.com/anteroom/anteroom/test/idp"
 )
 
@@ -55,6 +61,78 @@ func TestChoose(t *testing.T) {
 	}
 	if _, err := choose("restored"); err == nil || !strings.Contains(err.Error(), "restore, ten") {
 		t.Errorf("an unknown part: %v", err)
+	}
+}
+
+func TestAsMeant(t *testing.T) {
+	all := []harness.Machine{{ID: "cold"}, {ID: "warm", Restored: true}}
+	for _, tt := range []struct {
+		id       string
+		restored bool
+		want     string // in the error; "" for none
+	}{
+		{"warm", true, ""}, {"cold", false, ""},
+		{"cold", true, "was to be restored"}, {"warm", false, "was to be started cold"}, {"gone", true, "cannot be said"}, {"", false, "cannot be said"},
+	} {
+		err := asMeant(all, tt.id, tt.restored)
+		if got := fmt.Sprint(err); (err == nil) != (tt.want == "") || !strings.Contains(got, tt.want) && err != nil {
+			t.Errorf("%q, restored %t: %v, want %q", tt.id, tt.restored, err, tt.want)
+		}
+	}
+}
+
+// quiet shows steps to nobody.
+func quiet(t *testing.T) *steps.Printer {
+	t.Helper()
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = null.Close() })
+	return steps.New(null)
+}
+
+// What is not measured, or less often, must not look like a whole measurement.
+func TestOmissions(t *testing.T) {
+	whole := &bench{runs: 2, steps: quiet(t)}
+	if err := whole.repeat(t.Context(), nil, "things", 2, func(context.Context, int) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if text := whole.report.markdown(); !strings.Contains(text, "Nothing was left out") {
+		t.Errorf("a whole measurement says:\n%s", text)
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	broken := &bench{runs: 3, steps: quiet(t)}
+	err := broken.repeat(ctx, nil, "things", 3, func(_ context.Context, i int) error {
+		if i == 1 {
+			cancel()
+		}
+		return ctx.Err()
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("broken off: %v", err)
+	}
+	broken.report.leaveOut("another part: %v", errors.New("this\nand that"))
+	text := broken.report.markdown()
+	for _, want := range []string{"not a whole measurement", "- things: 1 of 3 runs went well.\n", "- another part: this\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "Nothing was left out") || strings.Contains(text, "and that") {
+		t.Errorf("it says\n%s", text)
+	}
+}
+
+func TestMemoryRow(t *testing.T) {
+	row := memoryRow{tool: idp.Codex, machines: 2, total: pss{all: 440e6, anon: 100e6, file: 200e6, shmem: 140e6}, server: pss{all: 40e6}, host: 500e6, counts: 38}
+	if got, want := row.row(), "| codex | 2 | 220 MB | 50 MB | 100 MB | 70 MB | 19.0 | 250 MB | 40 MB | ≤ 220 MB | yes |\n"; got != want {
+		t.Errorf("got  %swant %s", got, want)
+	}
+	row.total.all = 220<<20 + 220<<20
+	if got := row.row(); !strings.Contains(got, "231 MB") || !strings.Contains(got, "**no**") {
+		t.Errorf("220 MiB: %s", got)
 	}
 }
 

@@ -13,12 +13,12 @@ import (
 
 const (
 	downloadSite  = "download.test" // behind the test upstream, on this machine
-	downloadBytes = 100 << 20
+	downloadBytes = 100 * megabyte
 )
 
 // sites are the hosts that machines reach beside the providers'.
 func sites() map[string]http.Handler {
-	block := make([]byte, 1<<20)
+	block := make([]byte, megabyte) // which divides downloadBytes
 	source := rand.NewChaCha8([32]byte{})
 	_, _ = source.Read(block) // never fails
 	return map[string]http.Handler{downloadSite: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -57,7 +57,7 @@ upstream ends TLS, so both sides decrypt.
 
 func (s speedRow) row() string {
 	rate := func(seconds float64) string {
-		return fmt.Sprintf("%.2f s (%.0f MB/s)", seconds, downloadBytes/mebi/seconds)
+		return fmt.Sprintf("%.2f s (%.0f MB/s)", seconds, downloadBytes/megabyte/seconds)
 	}
 	return fmt.Sprintf("| %s | %d | %s | %.2f s | %s | %.2f s | %.1f |\n",
 		s.scheme, s.runs, rate(s.machine), s.machineBest, rate(s.host), s.hostBest, s.machine/s.host)
@@ -72,7 +72,7 @@ func (b *bench) download(ctx context.Context, s *subject) error {
 	runs := max(1, b.runs/4)
 	for _, scheme := range []string{"http", "https"} {
 		var machine, host []float64
-		err := b.repeat(ctx, s, runs, func(ctx context.Context, _ int) error {
+		err := b.repeat(ctx, s, "downloads by "+scheme, runs, func(ctx context.Context, _ int) error {
 			inside, err := s.downloadInside(ctx, scheme)
 			if err != nil {
 				return err

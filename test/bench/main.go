@@ -29,6 +29,9 @@ import (
 // runTime limits one run of whatever is measured.
 const runTime = 3 * time.Minute
 
+// usualRuns is how many runs of each start a whole measurement has.
+const usualRuns = 20
+
 // bench is one run of the program.
 type bench struct {
 	runs    int
@@ -62,6 +65,7 @@ func parts() []part {
 type subject struct {
 	rig  *harness.Rig
 	user *harness.User
+	cold bool // its machines are to be started cold, and otherwise restored
 }
 
 func main() {
@@ -89,7 +93,7 @@ func run(ctx context.Context, args []string) error {
 	b := &bench{steps: steps.New(os.Stderr)}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.StringVar(&only, "only", "", "`parts` to run, with commas between; what is measured then only goes to standard output, unless --out says otherwise")
-	flags.IntVar(&b.runs, "runs", 20, "`number` of runs of each start; the longer ones are made less often")
+	flags.IntVar(&b.runs, "runs", usualRuns, "`number` of runs of each start; the longer ones are made less often")
 	flags.StringVar(&out, "out", "", "`file` to write (default BENCH.md, where all parts are run)")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -103,6 +107,14 @@ func run(ctx context.Context, args []string) error {
 	}
 	if out == "" && only == "" {
 		out = "BENCH.md"
+	}
+	if b.runs < usualRuns {
+		b.report.leaveOut("%d runs of each start were asked for, not %d.", b.runs, usualRuns)
+	}
+	for _, p := range parts() {
+		if !slices.ContainsFunc(chosen, func(c part) bool { return c.name == p.name }) {
+			b.report.leaveOut("%s (%s): not asked for.", p.does, p.name)
+		}
 	}
 	failed := b.measure(ctx, chosen)
 	text := b.report.markdown()
@@ -135,8 +147,17 @@ func choose(only string) ([]part, error) {
 }
 
 // measure runs the parts, one server after the other: parts that want the same
-// flags share one. It goes on after a part that failed.
+// flags share one. It goes on after a part that failed. The report says what was
+// left out.
 func (b *bench) measure(ctx context.Context, chosen []part) (err error) {
+	done := map[string]bool{}
+	defer func() {
+		for _, p := range chosen {
+			if !done[p.name] {
+				b.report.leaveOut("%s (%s): not run.", p.does, p.name)
+			}
+		}
+	}()
 	root, err := harness.Root()
 	if err != nil {
 		return err
@@ -152,15 +173,15 @@ func (b *bench) measure(ctx context.Context, chosen []part) (err error) {
 	for _, cold := range []bool{false, true} {
 		group := slices.DeleteFunc(slices.Clone(chosen), func(p part) bool { return (len(p.flags) > 0) != cold })
 		if len(group) > 0 {
-			err = errors.Join(err, b.group(ctx, group))
+			err = errors.Join(err, b.group(ctx, group, done))
 		}
 	}
 	return err
 }
 
-// group runs parts on one server.
-func (b *bench) group(ctx context.Context, group []part) (err error) {
-	s := &subject{}
+// group runs parts on one server, and notes in done which have had their turn.
+func (b *bench) group(ctx context.Context, group []part, done map[string]bool) (err error) {
+	s := &subject{cold: slices.Contains(group[0].flags, "--cold")}
 	defer func() {
 		if s.rig != nil {
 			err = errors.Join(err, b.steps.Do("Removing the server and its machines", func(steps.Status) error { return s.rig.Close() }))
@@ -179,8 +200,10 @@ func (b *bench) group(ctx context.Context, group []part) (err error) {
 	}
 	var errs []error
 	for _, p := range group {
+		done[p.name] = true
 		err := b.steps.Do(p.does, func(steps.Status) error { return p.work(b, ctx, s) })
 		if err != nil {
+			b.report.leaveOut("%s (%s): broken off, %v", p.does, p.name, err)
 			errs = append(errs, fmt.Errorf("%s: %w", p.name, err))
 			b.steps.Note("The server's log ends with:\n%s", s.rig.LogTail(15))
 		}
@@ -191,19 +214,27 @@ func (b *bench) group(ctx context.Context, group []part) (err error) {
 	return errors.Join(errs...)
 }
 
-// repeat makes n runs, each with its own time limit, and counts those that
-// failed in the measures; after such a one it ends the sessions that are open
-// , so that the next is alone. It fails when ctx ends or
-// no run went well.
-func (b *bench) repeat(ctx context.Context, s *subject, n int, run func(ctx context.Context, i int) error, into ...*measure) error {
+// repeat makes n runs of what, each with its own time limit, and counts those
+// that failed in the measures; after such a one it ends the sessions that are
+// open, so that the next is alone. The report says if fewer than n went well. It
+// fails when ctx ends or no run went well.
+func (b *bench) repeat(ctx context.Context, s *subject, what string, n int, run func(ctx context.Context, i int) error, into ...*measure) error {
 	var last error
-	failed := 0
+	failed, well := 0, 0
+	defer func() {
+		if well < n {
+			b.report.leaveOut("%s: %d of %d runs went well.", what, well, n)
+		}
+	}()
 	for i := range n {
 		err := func() error {
 			ctx, cancel := context.WithTimeout(ctx, runTime)
 			defer cancel()
 			return run(ctx, i)
 		}()
+		if err == nil {
+			well++
+		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

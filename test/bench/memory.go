@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/anteroom/anteroom/test/idp"
 )
 
 // Memory is read again and again until it stands still.
@@ -26,11 +28,9 @@ const (
 	settleTime  = time.Minute
 )
 
-// mebi is how the target counts: MB of 2^20 bytes, the larger reading of it.
-const mebi = 1 << 20
-
-// memoryRow is what n waiting machines take.
+// memoryRow is what n waiting machines of one tool take.
 type memoryRow struct {
+	tool     idp.Provider
 	machines int
 	total    pss
 	server   pss
@@ -45,29 +45,40 @@ type pss struct{ all, anon, file, shmem int64 }
 const memoryIntro = `
 ## Memory of machines that wait for their person
 
-Each shows a tool's sign-in page and has a viewer connected. The sum is of the
-PSS of all processes of a machine (sandbox, gofer, stubs; /proc/PID/smaps_rollup),
-those that share an address space counted once, read when it no longer changes.
+Each shows its tool's sign-in page and has a viewer connected; one tool at a time,
+since the tools differ. The sum is of the PSS of all processes of a machine
+(sandbox, gofer, stubs; /proc/PID/smaps_rollup), those that share an address space counted once, read when it no longer changes.
 What they map of the golden image is divided among those that map it. "Host" is
-by how much MemAvailable has fallen since before the first, divided by the
+by how much MemAvailable has fallen since before the tool's first, divided by the
 machines: it includes what the kernel and the server need for them.
 
-| waiting | PSS each | of it anonymous | files | shared memory | address spaces each | host, each | server's own PSS | target | met |
-|---|---|---|---|---|---|---|---|---|---|
+| tool | waiting | PSS each | of it anonymous | files | shared memory | address spaces each | host, each | server's own PSS | target | met |
+|---|---|---|---|---|---|---|---|---|---|---|
 `
 
 func (m memoryRow) row() string {
 	each := func(n int64) string { return mb(n / int64(m.machines)) }
-	return fmt.Sprintf("| %d | %s | %s | %s | %s | %.1f | %s | %s | ≤ %d MB | %s |\n",
-		m.machines, each(m.total.all), each(m.total.anon), each(m.total.file), each(m.total.shmem),
-		float64(m.counts)/float64(m.machines), each(m.host), mb(m.server.all), targetMemory,
-		met(m.total.all/int64(m.machines) <= targetMemory*mebi))
+	return fmt.Sprintf("| %s | %d | %s | %s | %s | %s | %.1f | %s | %s | ≤ %s | %s |\n",
+		m.tool, m.machines, each(m.total.all), each(m.total.anon), each(m.total.file), each(m.total.shmem),
+		float64(m.counts)/float64(m.machines), each(m.host), mb(m.server.all), mb(targetMemory),
+		met(m.total.all/int64(m.machines) <= targetMemory))
 }
 
-func mb(n int64) string { return fmt.Sprintf("%.0f MB", float64(n)/mebi) }
+func mb(n int64) string { return fmt.Sprintf("%.0f MB", float64(n)/megabyte) }
 
-// memory measures machines that wait, more and more of them.
+// memory measures machines that wait, of one tool after the other.
 func (b *bench) memory(ctx context.Context, s *subject) error {
+	var errs []error
+	for _, tool := range providers {
+		if err := b.memoryOf(ctx, s, tool); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", tool, err), s.endAll(ctx))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// memoryOf measures machines of one tool, more and more of them.
+func (b *bench) memoryOf(ctx context.Context, s *subject, tool idp.Provider) error {
 	before, err := available()
 	if err != nil {
 		return err
@@ -84,7 +95,7 @@ func (b *bench) memory(ctx context.Context, s *subject) error {
 		err := func() error {
 			ctx, cancel := context.WithTimeout(ctx, runTime)
 			defer cancel()
-			more, err := s.startMany(ctx, n-len(all))
+			more, err := s.startMany(ctx, n-len(all), tool)
 			for _, w := range more {
 				watching.Go(w.screen.follow)
 			}
@@ -102,7 +113,7 @@ func (b *bench) memory(ctx context.Context, s *subject) error {
 		if err != nil {
 			return err
 		}
-		row.host = before - now
+		row.tool, row.host = tool, before-now
 		b.report.memory = append(b.report.memory, row)
 	}
 	for _, w := range all {

@@ -14,8 +14,11 @@ const (
 	targetTen      = 6 * time.Second         // ten asked for at once
 	targetStart    = time.Second             // of the server with 1,000 sessions
 	targetKill     = 3 * time.Second         // from kill -9 to usable again
-	targetMemory   = 220                     // MB of each waiting machine
+	targetMemory   = 220 * megabyte          // of each waiting machine
 )
+
+// megabyte is the MB of every table: 10^6 bytes.
+const megabyte = 1_000_000
 
 // report is what BENCH.md is made of.
 type report struct {
@@ -24,6 +27,22 @@ type report struct {
 	memory []memoryRow
 	speed  []speedRow
 	egress *egressReport
+
+	leftOut []string // what was not measured, or not as often as it was to be
+}
+
+// leaveOut notes that something is not in the report, or less of it.
+func (r *report) leaveOut(format string, args ...any) {
+	line, _, _ := strings.Cut(fmt.Sprintf(format, args...), "\n")
+	r.leftOut = append(r.leftOut, line)
+}
+
+// omissions says what is missing of a whole measurement.
+func (r *report) omissions() string {
+	if len(r.leftOut) == 0 {
+		return "Nothing was left out: all parts were run, each as often as is usual.\n\n"
+	}
+	return "**This is not a whole measurement.** Left out:\n\n- " + strings.Join(r.leftOut, "\n- ") + "\n\n"
 }
 
 // measure is one thing whose time was taken again and again.
@@ -98,10 +117,12 @@ Written by ` + "`make bench`" + ` (test/bench). Everything in it is real: the se
 machines restored from the snapshot or started cold, the command-line tools, and
 for "page" a headless Chromium that shows Anteroom's page. Only the providers
 are played, by the test identity provider on the same machine. What stands here
-holds for the machine below; nothing was left out, and a target that was missed
-says so.
+holds for the machine below, and a target that was missed says so. MB are of
+10^6 bytes. Of each machine that is called restored or cold, the server was asked
+whether it was; a run with another one counts as failed.
 
 `)
+	b.WriteString(r.omissions())
 	b.WriteString(r.host.markdown())
 	if len(r.times) > 0 {
 		b.WriteString(timesIntro)

@@ -19,13 +19,18 @@ const storedSessions = 1000
 const askEvery = 2 * time.Millisecond
 
 // serverStart measures from the start of the program until the first request
-// is answered: a page of the stored sessions.
+// is answered: a page of the stored sessions. After each start they must be there
+// as they were stored.
 func (b *bench) serverStart(ctx context.Context, s *subject) error {
-	if err := s.fill(ctx); err != nil {
+	if err := s.rig.Stop(ctx); err != nil { // or it would work on them while they are written
+		return err
+	}
+	stored, err := s.fill(ctx)
+	if err = errors.Join(err, s.rig.Restart(ctx)); err != nil {
 		return err
 	}
 	m := b.report.measure(fmt.Sprintf("server: start with %d stored sessions, to the first answer", storedSessions), targetStart)
-	return b.repeat(ctx, s, b.runs, func(ctx context.Context, _ int) error {
+	return b.repeat(ctx, s, "starts of the server", b.runs, func(ctx context.Context, _ int) error {
 		if err := s.rig.Stop(ctx); err != nil {
 			return err
 		}
@@ -38,6 +43,9 @@ func (b *bench) serverStart(ctx context.Context, s *subject) error {
 		at, ok := <-answered
 		if !ok {
 			return ctx.Err()
+		}
+		if err := s.untouched(ctx, stored); err != nil {
+			return err
 		}
 		m.add(at.Sub(began))
 		return nil
@@ -70,27 +78,46 @@ func (s *subject) answered(ctx context.Context) (at <-chan time.Time, stop func(
 	return first, func() { cancel(); <-done }
 }
 
-// fill stores sessions that have ended in all the ways there are, each with its
-// events.
-func (s *subject) fill(ctx context.Context) error {
+// fill stores sessions that have ended without success in all the ways there
+// are, each with its events, and returns the states that they are in. The server
+// must not be running.
+func (s *subject) fill(ctx context.Context) (map[session.ID]session.State, error) {
 	db := s.rig.DB()
 	user, err := db.UserByName(ctx, s.user.Name)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	stored := map[session.ID]session.State{}
 	ends := []session.State{session.Cancelled, session.Failed, session.Expired}
 	for i := range storedSessions {
 		one := session.Session{UserID: user.ID, Provider: string(providers[i%len(providers)]), State: session.Requested, ID: session.NewID(), Deadline: time.Now().Add(time.Hour)}
 		one.ViewerURL = "/sessions/" + string(one.ID)
-		// Claimed at once: the server looks for sessions that nobody works on.
 		made, _, err := db.CreateSession(ctx, one, "")
 		if err != nil {
-			return err
+			return nil, err
 		}
 		to, reason := ends[i%len(ends)], session.ReasonCancelled
 		_, err = db.Move(ctx, made.ID, session.Requested, to, "", store.Change{Reason: &reason}, reason.Sentence())
-		if err != nil && !errors.Is(err, session.ErrConflict) {
+		if err != nil {
+			return nil, err
+		}
+		stored[made.ID] = to
+	}
+	return stored, nil
+}
+
+// untouched fails unless exactly these sessions are as they were stored.
+func (s *subject) untouched(ctx context.Context, stored map[session.ID]session.State) error {
+	if len(stored) != storedSessions {
+		return fmt.Errorf("%d sessions were stored, not %d", len(stored), storedSessions)
+	}
+	for id, want := range stored {
+		now, err := s.rig.DB().Session(ctx, id)
+		if err != nil {
 			return err
+		}
+		if now.State != want || now.VMID != "" || now.Attempt != 0 {
+			return fmt.Errorf("session %s was stored as %s, and is %s (attempt %d)", id, want, now.State, now.Attempt)
 		}
 	}
 	return nil
@@ -106,7 +133,7 @@ func (b *bench) kill(ctx context.Context, s *subject) error {
 	defer func() { _ = page.Close() }()
 	answer := b.report.measure("kill -9 and restart, to the first answer", 0)
 	frame := b.report.measure("page: kill -9 and restart, to the screen again", targetKill)
-	return b.repeat(ctx, s, max(1, b.runs/2), func(ctx context.Context, _ int) error {
+	return b.repeat(ctx, s, "kills of the server", max(1, b.runs/2), func(ctx context.Context, _ int) error {
 		id, machine, err := s.waitAtPage(ctx, page)
 		if err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,7 +38,7 @@ func (b *bench) throughPage(ctx context.Context, s *subject, how string, target 
 	defer func() { _ = page.Close() }()
 	frame := b.report.measure("page: first frame, "+how, target)
 	shown := b.report.measure("page: sign-in page of Claude Code, "+how, 0)
-	return b.repeat(ctx, s, b.runs, func(ctx context.Context, _ int) error {
+	return b.repeat(ctx, s, "starts from the page, "+how, b.runs, func(ctx context.Context, _ int) error {
 		if err := page.Home(ctx); err != nil { // also forgets the last run's timings
 			return err
 		}
@@ -53,6 +54,9 @@ func (b *bench) throughPage(ctx context.Context, s *subject, how string, target 
 		if err != nil {
 			return err
 		}
+		if err := s.isAsMeant(ctx, id); err != nil {
+			return err
+		}
 		frame.add(first)
 		shown.add(all)
 		return s.end(ctx, id)
@@ -66,7 +70,7 @@ func (b *bench) throughAPI(ctx context.Context, s *subject, how string, target t
 	for _, p := range providers {
 		shown[p] = b.report.measure(fmt.Sprintf("API: sign-in page of %s, %s", p, how), 0)
 	}
-	return b.repeat(ctx, s, b.runs, func(ctx context.Context, i int) error {
+	return b.repeat(ctx, s, "starts by the API, "+how, b.runs, func(ctx context.Context, i int) error {
 		provider := providers[i%len(providers)]
 		w, err := s.start(ctx, provider)
 		if err != nil {
@@ -84,8 +88,8 @@ func (b *bench) throughAPI(ctx context.Context, s *subject, how string, target t
 func (b *bench) ten(ctx context.Context, s *subject) error {
 	frame := b.report.measure(fmt.Sprintf("API: first frame, restored, %d at once", atOnce), targetTen)
 	shown := b.report.measure(fmt.Sprintf("API: sign-in page, restored, %d at once", atOnce), 0)
-	return b.repeat(ctx, s, max(1, b.runs/5), func(ctx context.Context, _ int) error {
-		all, err := s.startMany(ctx, atOnce)
+	return b.repeat(ctx, s, fmt.Sprintf("%d starts at once", atOnce), max(1, b.runs/5), func(ctx context.Context, _ int) error {
+		all, err := s.startMany(ctx, atOnce, providers...)
 		for _, w := range all {
 			w.close()
 			frame.add(w.frame)
@@ -156,19 +160,47 @@ func (w *waiting) see(ctx context.Context, s *subject, provider idp.Provider, be
 		return err
 	}
 	w.page = time.Since(began)
+	return s.isAsMeant(ctx, w.id)
+}
+
+// isAsMeant fails unless the session's machine was restored, or started cold, as
+// the subject has it: the server starts one cold, and goes on, when the snapshot
+// cannot be used.
+func (s *subject) isAsMeant(ctx context.Context, id string) error {
+	now, err := s.user.Session(ctx, id)
+	if err != nil {
+		return err
+	}
+	all, err := s.user.Machines(ctx)
+	if err != nil {
+		return err
+	}
+	return asMeant(all, now.VMID, !s.cold)
+}
+
+func asMeant(all []harness.Machine, id string, restored bool) error {
+	i := slices.IndexFunc(all, func(m harness.Machine) bool { return m.ID == id })
+	switch {
+	case i < 0:
+		return fmt.Errorf("machine %q is not among those that run: whether it was restored cannot be said", id)
+	case all[i].Restored && !restored:
+		return fmt.Errorf("machine %s was restored, and was to be started cold", id)
+	case !all[i].Restored && restored:
+		return fmt.Errorf("machine %s was started cold, and was to be restored", id)
+	}
 	return nil
 }
 
-// startMany starts n sessions at once, of all tools. With an error, it returns
-// those that got there.
-func (s *subject) startMany(ctx context.Context, n int) ([]*waiting, error) {
+// startMany starts n sessions at once, of these tools in turn. With an error, it
+// returns those that got there.
+func (s *subject) startMany(ctx context.Context, n int, of ...idp.Provider) ([]*waiting, error) {
 	var mu sync.Mutex
 	var all []*waiting
 	var failed error
 	var starts sync.WaitGroup
 	for i := range n {
 		starts.Go(func() {
-			w, err := s.start(ctx, providers[i%len(providers)])
+			w, err := s.start(ctx, of[i%len(of)])
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {

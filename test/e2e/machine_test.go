@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/anteroom/anteroom/test/e2e/harness"
+	"github.com/anteroom/anteroom/test/e2e/people"
 	"github.com/anteroom/anteroom/test/idp"
 )
 
@@ -17,20 +18,19 @@ func TestOwnMachine(t *testing.T) {
 	who := newPerson(t, ctx, shared.rig, "own-machine")
 	rotating := tools[:2] // gemini's refresh tokens are not replaced
 	for _, tool := range rotating {
-		must(t, who.page.Home(ctx))
-		who.signIn(t, ctx, tool.provider)
-		who.completed(t, ctx)
+		must(t, who.Page.Home(ctx))
+		who.SignIn(t, ctx, tool.provider)
 	}
 	machine, err := who.EnsureMachine(ctx)
 	must(t, err)
 
-	must(t, who.page.OpenTerminal(ctx))
-	_, _, err = who.page.Shell(ctx, "echo kept > note; (setsid sleep 1000 &)")
+	must(t, who.Page.OpenTerminal(ctx))
+	_, _, err = who.Page.Shell(ctx, "echo kept > note; (setsid sleep 1000 &)")
 	must(t, err)
 	must(t, shared.rig.Kill())
 	must(t, shared.rig.Restart(ctx))
-	must(t, who.page.WaitTerminalAgain(ctx))
-	out, _, err := who.page.Shell(ctx, "cat note; pgrep -c sleep")
+	must(t, who.Page.WaitTerminalAgain(ctx))
+	out, _, err := who.Page.Shell(ctx, "cat note; pgrep -c sleep")
 	must(t, err)
 	if out != "kept\n1" {
 		t.Errorf("after a restart of the server the terminal shows %q, want the file and the process", out)
@@ -52,14 +52,14 @@ func TestOwnMachine(t *testing.T) {
 	if next.ID == machine.ID {
 		t.Error("a destroyed machine is there again")
 	}
-	if out := who.shell(t, ctx, "cat note"); out != "kept" {
+	if out := who.Run(t, ctx, "cat note"); out != "kept" {
 		t.Errorf("the home holds %q", out)
 	}
 	for _, tool := range rotating {
-		if out := who.shell(t, ctx, tool.status); !strings.Contains(out, tool.says) {
+		if out := who.Run(t, ctx, tool.status); !strings.Contains(out, tool.says) {
 			t.Errorf("on the next machine %s says %q", tool.status, out)
 		}
-		if out := who.shell(t, ctx, tool.prompt); !strings.Contains(out, tool.provider.Answer()) {
+		if out := who.Run(t, ctx, tool.prompt); !strings.Contains(out, tool.provider.Answer()) {
 			t.Errorf("on the next machine %s: %q", tool.prompt, out)
 		}
 	}
@@ -72,16 +72,16 @@ func TestOwnMachine(t *testing.T) {
 
 // renewed has a tool renew its tokens, and waits for them to be stored as the
 // next version.
-func renewed(t *testing.T, ctx context.Context, who someone, tool tool) {
+func renewed(t *testing.T, ctx context.Context, who people.Person, tool tool) {
 	t.Helper()
 	before := active(t, ctx, who, tool.provider)
 	seen := len(shared.rig.IDP.Events())
 	shared.rig.IDP.ExpireAccess(tool.provider)
-	if out := who.shell(t, ctx, tool.prompt); !strings.Contains(out, tool.provider.Answer()) {
+	if out := who.Run(t, ctx, tool.prompt); !strings.Contains(out, tool.provider.Answer()) {
 		t.Errorf("%s with an expired token: %q", tool.prompt, out)
 	}
 	if _, err := shared.rig.IDP.WaitFor(ctx, seen, func(e idp.Event) bool {
-		return e.Kind == idp.Refreshed && e.Provider == tool.provider && e.Account == who.email()
+		return e.Kind == idp.Refreshed && e.Provider == tool.provider && e.Account == who.Email()
 	}); err != nil {
 		t.Fatalf("%s did not renew its tokens: %v", tool.provider, err)
 	}
@@ -97,7 +97,7 @@ func renewed(t *testing.T, ctx context.Context, who someone, tool tool) {
 }
 
 // active is the one active version of a provider.
-func active(t *testing.T, ctx context.Context, who someone, provider idp.Provider) harness.Credential {
+func active(t *testing.T, ctx context.Context, who people.Person, provider idp.Provider) harness.Credential {
 	t.Helper()
 	all, err := who.Credentials(ctx)
 	must(t, err)

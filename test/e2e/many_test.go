@@ -8,6 +8,7 @@ import (
 
 	"github.com/anteroom/anteroom/internal/session"
 	"github.com/anteroom/anteroom/internal/store"
+	"github.com/anteroom/anteroom/test/e2e/people"
 	"github.com/anteroom/anteroom/test/idp"
 )
 
@@ -16,23 +17,23 @@ import (
 func TestFiveAtOnce(t *testing.T) {
 	ctx := limit(t, 4*time.Minute)
 	providers := []idp.Provider{idp.Claude, idp.Codex, idp.Gemini, idp.Claude, idp.Codex}
-	people := make([]someone, len(providers))
-	for i := range people {
-		people[i] = newPerson(t, ctx, shared.rig, fmt.Sprintf("five-%d", i+1))
+	all := make([]people.Person, len(providers))
+	for i := range all {
+		all[i] = newPerson(t, ctx, shared.rig, fmt.Sprintf("five-%d", i+1))
 	}
 	// together lets all of them take one step at the same time.
-	together := func(step string, f func(i int, who someone) error) {
+	together := func(step string, f func(i int, who people.Person) error) {
 		t.Helper()
 		began := time.Now()
-		errs := make([]error, len(people))
-		var all sync.WaitGroup
-		for i, who := range people {
-			all.Go(func() { errs[i] = f(i, who) })
+		errs := make([]error, len(all))
+		var steps sync.WaitGroup
+		for i, who := range all {
+			steps.Go(func() { errs[i] = f(i, who) })
 		}
-		all.Wait()
+		steps.Wait()
 		for i, err := range errs {
 			if err != nil {
-				t.Errorf("%s of %s: %s: %v", providers[i], people[i].Name, step, err)
+				t.Errorf("%s of %s: %s: %v", providers[i], all[i].Name, step, err)
 			}
 		}
 		if t.Failed() {
@@ -40,26 +41,26 @@ func TestFiveAtOnce(t *testing.T) {
 		}
 		t.Logf("%s: %.1fs", step, time.Since(began).Seconds())
 	}
-	ids := make([]string, len(people))
-	together("connect", func(i int, who someone) (err error) {
-		ids[i], err = who.page.Connect(ctx, string(providers[i]))
+	ids := make([]string, len(all))
+	together("connect", func(i int, who people.Person) (err error) {
+		ids[i], err = who.Page.Connect(ctx, string(providers[i]))
 		return err
 	})
-	together("see the sign-in page", func(i int, who someone) error {
-		return who.page.WaitSignInPage(ctx, providers[i])
+	together("see the sign-in page", func(i int, who people.Person) error {
+		return who.Page.WaitSignInPage(ctx, providers[i])
 	})
-	together("sign in", func(i int, who someone) error {
-		return who.page.SignInAt(ctx, providers[i], who.email(), idp.DefaultPassword)
+	together("sign in", func(i int, who people.Person) error {
+		return who.Page.SignInAt(ctx, providers[i], who.Email(), idp.DefaultPassword)
 	})
-	together("completed", func(_ int, who someone) error {
-		if _, err := who.page.WaitState(ctx, session.Completed); err != nil {
+	together("completed", func(_ int, who people.Person) error {
+		if _, err := who.Page.WaitState(ctx, session.Completed); err != nil {
 			return err
 		}
-		return who.page.WaitDestroyed(ctx)
+		return who.Page.WaitDestroyed(ctx)
 	})
 
 	machines := map[string]string{}
-	for i, who := range people {
+	for i, who := range all {
 		s, err := who.Session(ctx, ids[i])
 		must(t, err)
 		if other := machines[s.VMID]; s.VMID == "" || other != "" {
@@ -73,8 +74,8 @@ func TestFiveAtOnce(t *testing.T) {
 		}
 		credentials, err := who.Credentials(ctx)
 		must(t, err)
-		if len(credentials) != 1 || credentials[0].Account != who.email() {
-			t.Errorf("%s has credentials %+v, want one of %s", who.Name, credentials, who.email())
+		if len(credentials) != 1 || credentials[0].Account != who.Email() {
+			t.Errorf("%s has credentials %+v, want one of %s", who.Name, credentials, who.Email())
 		}
 	}
 	must(t, shared.rig.WaitNoBrowserMachines(ctx))

@@ -38,7 +38,7 @@ func TestProgramsThatKnowNoProxy(t *testing.T) {
 		{refused("/dev/udp/2001:db8::1/3478"), "Connection refused"},
 	} {
 		began := time.Now()
-		if out := who.shell(t, ctx, try.command); out != try.want {
+		if out := who.Run(t, ctx, try.command); out != try.want {
 			t.Errorf("%s: %q, want %q", try.command, out, try.want)
 		}
 		if took := time.Since(began); took > 15*time.Second {
@@ -55,7 +55,8 @@ func TestProgramsThatKnowNoProxy(t *testing.T) {
 	must(t, err)
 	for _, what := range []string{
 		"name=" + regexp.QuoteMeta(site) + " port=443 .*decision=allowed",
-		"decision=port_refused", "decision=address_refused",
+		"name=" + regexp.QuoteMeta(site) + " port=25 .*decision=port_refused",
+		"name=169[.]254[.]169[.]254 port=80 .*decision=address_refused",
 		"name=unknown[.]example[.]com port=443 .*decision=upstream_refused",
 	} {
 		if !regexp.MustCompile("msg=egress .*machine=" + machine.ID + " .*" + what).Match(log) {

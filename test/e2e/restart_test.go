@@ -10,6 +10,7 @@ import (
 	"github.com/anteroom/anteroom/internal/session"
 	"github.com/anteroom/anteroom/internal/store"
 	"github.com/anteroom/anteroom/test/e2e/harness"
+	"github.com/anteroom/anteroom/test/e2e/people"
 	"github.com/anteroom/anteroom/test/idp"
 )
 
@@ -42,10 +43,10 @@ func TestKilled(t *testing.T) {
 			must(t, shared.rig.Restart(ctx))
 			t.Logf("killed while %s, attempt %d; serving again after %.1fs", before.State, before.Attempt, time.Since(killed).Seconds())
 			if !test.signedIn {
-				must(t, who.page.WaitSignInPage(ctx, test.provider))
-				must(t, who.page.SignInAt(ctx, test.provider, who.email(), idp.DefaultPassword))
+				must(t, who.Page.WaitSignInPage(ctx, test.provider))
+				must(t, who.Page.SignInAt(ctx, test.provider, who.Email(), idp.DefaultPassword))
 			}
-			who.completed(t, ctx)
+			who.Completed(t, ctx)
 			t.Logf("completed %.1fs after the kill", time.Since(killed).Seconds())
 			wentOn(t, ctx, id, before)
 		})
@@ -78,18 +79,18 @@ func machineHalfMade(t *testing.T, s session.Session) bool {
 
 // killIn brings a session to a state and kills the server in it. Where the
 // state has passed before it was seen, it is tried again with another session.
-func killIn(t *testing.T, ctx context.Context, who someone, provider idp.Provider, signedIn bool, hit func(session.Session) bool) (string, session.Session) {
+func killIn(t *testing.T, ctx context.Context, who people.Person, provider idp.Provider, signedIn bool, hit func(session.Session) bool) (string, session.Session) {
 	t.Helper()
 	for range tries {
-		id, err := who.page.Connect(ctx, string(provider))
+		id, err := who.Page.Connect(ctx, string(provider))
 		must(t, err)
 		past := func(s session.Session) bool { return s.State.Final() }
 		if signedIn {
 			seen := len(shared.rig.IDP.Events())
-			must(t, who.page.WaitSignInPage(ctx, provider))
-			must(t, who.page.SignInAt(ctx, provider, who.email(), idp.DefaultPassword))
+			must(t, who.Page.WaitSignInPage(ctx, provider))
+			must(t, who.Page.SignInAt(ctx, provider, who.Email(), idp.DefaultPassword))
 			// From here on it is the tool's turn, and then the server's.
-			_, err := shared.rig.IDP.WaitFor(ctx, seen, func(e idp.Event) bool { return e.Kind == idp.TokensIssued && e.Account == who.email() })
+			_, err := shared.rig.IDP.WaitFor(ctx, seen, func(e idp.Event) bool { return e.Kind == idp.TokensIssued && e.Account == who.Email() })
 			must(t, err)
 		} else {
 			past = func(s session.Session) bool { return s.State != session.Requested && s.State != session.Starting }
@@ -103,11 +104,11 @@ func killIn(t *testing.T, ctx context.Context, who someone, provider idp.Provide
 		}
 		t.Log(err)
 		if !signedIn {
-			must(t, who.page.Cancel(ctx))
-			_, err := who.page.WaitState(ctx, session.Cancelled)
+			must(t, who.Page.Cancel(ctx))
+			_, err := who.Page.WaitState(ctx, session.Cancelled)
 			must(t, err)
 		}
-		must(t, who.page.Home(ctx))
+		must(t, who.Page.Home(ctx))
 	}
 	t.Fatalf("the state was missed %d times", tries)
 	return "", session.Session{}
@@ -147,24 +148,22 @@ func wentOn(t *testing.T, ctx context.Context, id string, before session.Session
 func TestKilledWhileWaiting(t *testing.T) {
 	ctx := limit(t, 3*time.Minute)
 	who := newPerson(t, ctx, shared.rig, "killed-waiting")
-	id, err := who.page.Connect(ctx, string(idp.Gemini))
-	must(t, err)
-	must(t, who.page.WaitSignInPage(ctx, idp.Gemini))
-	must(t, who.page.FillEmail(ctx, idp.Gemini, who.email()))
-	must(t, who.page.FocusPassword(ctx, idp.Gemini)) // keys on their way are lost with the server
+	id := who.Begin(t, ctx, idp.Gemini)
+	must(t, who.Page.FillEmail(ctx, idp.Gemini, who.Email()))
+	must(t, who.Page.FocusPassword(ctx, idp.Gemini)) // keys on their way are lost with the server
 	before, err := shared.rig.KillWhen(ctx, id, in(session.Waiting), nil)
 	must(t, err)
 	killed := time.Now()
-	must(t, who.page.WaitViewerPhase(ctx, "reconnecting"))
+	must(t, who.Page.WaitViewerPhase(ctx, "reconnecting"))
 	must(t, shared.rig.Restart(ctx))
-	must(t, who.page.WaitViewerPhase(ctx, "live"))
-	must(t, who.page.WaitSignInPage(ctx, idp.Gemini))
+	must(t, who.Page.WaitViewerPhase(ctx, "live"))
+	must(t, who.Page.WaitSignInPage(ctx, idp.Gemini))
 	t.Logf("the screen is back %.1fs after the kill", time.Since(killed).Seconds())
-	must(t, who.page.SendPassword(ctx, idp.Gemini, idp.DefaultPassword))
-	who.completed(t, ctx)
+	must(t, who.Page.SendPassword(ctx, idp.Gemini, idp.DefaultPassword))
+	who.Completed(t, ctx)
 	wentOn(t, ctx, id, before)
 	for _, e := range shared.rig.IDP.Events() {
-		if e.Kind == idp.SignInRefused && e.Account == who.email() {
+		if e.Kind == idp.SignInRefused && e.Account == who.Email() {
 			t.Errorf("the provider refused the sign-in: %s", e.Detail)
 		}
 	}

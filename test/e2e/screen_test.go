@@ -16,7 +16,7 @@ import (
 func TestClipboard(t *testing.T) {
 	ctx := limit(t, 2*time.Minute)
 	who := newPerson(t, ctx, shared.rig, "clipboard")
-	page := who.page
+	page := who.Page
 	must(t, page.AllowClipboard(ctx))
 	_, err := page.Connect(ctx, string(idp.Codex))
 	must(t, err)
@@ -45,7 +45,7 @@ func TestClipboard(t *testing.T) {
 		return err
 	}))
 
-	must(t, page.Copied(ctx, who.email()))
+	must(t, page.Copied(ctx, who.Email()))
 	must(t, page.Control(ctx, 'a')) // which copies nothing
 	must(t, page.Backspace(ctx))
 	must(t, page.WaitFilled(ctx, idp.Codex, 0, false))
@@ -54,9 +54,9 @@ func TestClipboard(t *testing.T) {
 	must(t, page.FocusPassword(ctx, idp.Codex))
 	paste(1)
 	must(t, page.Enter(ctx))
-	who.completed(t, ctx)
-	if c := active(t, ctx, who, idp.Codex); c.Account != who.email() {
-		t.Errorf("the account is %q, want %q", c.Account, who.email())
+	who.Completed(t, ctx)
+	if c := active(t, ctx, who, idp.Codex); c.Account != who.Email() {
+		t.Errorf("the account is %q, want %q", c.Account, who.Email())
 	}
 }
 
@@ -66,13 +66,11 @@ func TestClipboard(t *testing.T) {
 func TestScreenFollowsTheWindow(t *testing.T) {
 	ctx := limit(t, 2*time.Minute)
 	who := newPerson(t, ctx, shared.rig, "window")
-	_, err := who.page.Connect(ctx, string(idp.Claude))
-	must(t, err)
-	must(t, who.page.WaitSignInPage(ctx, idp.Claude))
+	who.Begin(t, ctx, idp.Claude)
 	for _, size := range [][2]int64{{1600, 1000}, {1024, 700}, {390, 844}} {
-		must(t, who.page.Resize(ctx, size[0], size[1]))
+		must(t, who.Page.Resize(ctx, size[0], size[1]))
 		must(t, harness.Until(ctx, func() error {
-			s, err := who.page.Screen(ctx)
+			s, err := who.Page.Screen(ctx)
 			if err == nil {
 				err = fits(s)
 			}
@@ -80,11 +78,11 @@ func TestScreenFollowsTheWindow(t *testing.T) {
 		}))
 		// Its fields are found from the middle of the screen: Chromium's window
 		// has followed.
-		must(t, who.page.FocusEmail(ctx, idp.Claude))
-		must(t, who.page.FocusPassword(ctx, idp.Claude))
+		must(t, who.Page.FocusEmail(ctx, idp.Claude))
+		must(t, who.Page.FocusPassword(ctx, idp.Claude))
 	}
-	must(t, who.page.SignInAt(ctx, idp.Claude, who.email(), idp.DefaultPassword))
-	who.completed(t, ctx)
+	must(t, who.Page.SignInAt(ctx, idp.Claude, who.Email(), idp.DefaultPassword))
+	who.Completed(t, ctx)
 }
 
 // narrowest is the width below which Chromium's window does not go.

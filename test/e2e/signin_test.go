@@ -11,6 +11,7 @@ import (
 
 	"github.com/anteroom/anteroom/internal/provider"
 	"github.com/anteroom/anteroom/test/e2e/harness"
+	"github.com/anteroom/anteroom/test/e2e/people"
 	"github.com/anteroom/anteroom/test/idp"
 )
 
@@ -41,28 +42,27 @@ func TestSignIn(t *testing.T) {
 			who := newPerson(t, ctx, shared.rig, "signin-"+string(tool.provider))
 			seen := len(shared.rig.IDP.Events())
 			began := time.Now()
-			who.signIn(t, ctx, tool.provider)
-			who.completed(t, ctx)
+			who.SignIn(t, ctx, tool.provider)
 			t.Logf("signed in after %.1fs", time.Since(began).Seconds())
-			if c := active(t, ctx, who, tool.provider); c.Account != who.email() {
-				t.Errorf("the account is %q, want %q", c.Account, who.email())
+			if c := active(t, ctx, who, tool.provider); c.Account != who.Email() {
+				t.Errorf("the account is %q, want %q", c.Account, who.Email())
 			}
 
-			must(t, who.page.OpenTerminal(ctx))
+			must(t, who.Page.OpenTerminal(ctx))
 			if tool.status != "" {
-				out, code, err := who.page.Shell(ctx, tool.status)
+				out, code, err := who.Page.Shell(ctx, tool.status)
 				must(t, err)
 				if code != 0 || !strings.Contains(out, tool.says) {
 					t.Errorf("%s: exit code %d, %q; want 0 and %q", tool.status, code, out, tool.says)
 				}
 			}
-			if out := who.shell(t, ctx, tool.prompt); !strings.Contains(out, tool.provider.Answer()) {
+			if out := who.Run(t, ctx, tool.prompt); !strings.Contains(out, tool.provider.Answer()) {
 				t.Errorf("%s: %q; want %q", tool.prompt, out, tool.provider.Answer())
 			}
 			if _, err := shared.rig.IDP.WaitFor(ctx, seen, func(e idp.Event) bool {
-				return e.Kind == idp.PromptAnswered && e.Provider == tool.provider && e.Account == who.email()
+				return e.Kind == idp.PromptAnswered && e.Provider == tool.provider && e.Account == who.Email()
 			}); err != nil {
-				t.Errorf("the provider answered no prompt of %s: %v", who.email(), err)
+				t.Errorf("the provider answered no prompt of %s: %v", who.Email(), err)
 			}
 			private(t, ctx, who, tool)
 			sealed(t, shared.rig)
@@ -72,14 +72,14 @@ func TestSignIn(t *testing.T) {
 
 // private checks that the credential files, all that the provider's file names,
 // are the person's alone and in memory only.
-func private(t *testing.T, ctx context.Context, who someone, tool tool) {
+func private(t *testing.T, ctx context.Context, who people.Person, tool tool) {
 	t.Helper()
 	set, err := provider.Load("")
 	must(t, err)
 	file, err := set.Get(string(tool.provider))
 	must(t, err)
 	for _, f := range file.Files {
-		out := who.shell(t, ctx, fmt.Sprintf(`stat -L -c "%%a %%U %%F" ~/%s; stat -L -f -c %%T ~/%s`, f.Path, f.Path))
+		out := who.Run(t, ctx, fmt.Sprintf(`stat -L -c "%%a %%U %%F" ~/%s; stat -L -f -c %%T ~/%s`, f.Path, f.Path))
 		if want := "600 person regular file\ntmpfs"; out != want {
 			t.Errorf("%s is %q, want %q", f.Path, out, want)
 		}

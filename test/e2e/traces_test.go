@@ -24,10 +24,9 @@ import (
 func TestCanary(t *testing.T) {
 	ctx := limit(t, 3*time.Minute)
 	who := newPerson(t, ctx, shared.rig, "canary")
-	who.signIn(t, ctx, idp.Claude)
-	who.completed(t, ctx)
+	who.SignIn(t, ctx, idp.Claude)
 	// The tool's own use of the token is where it could come to lie in the home.
-	who.shell(t, ctx, "claude -p hello")
+	who.Run(t, ctx, "claude -p hello")
 
 	tokens := shared.rig.IDP.IssuedTokens()
 	scanner, err := canary.New(tokens)

@@ -7,6 +7,7 @@ package egress
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,15 +18,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/anteroom/anteroom/internal/session"
 	"github.com/anteroom/anteroom/internal/store"
 	"github.com/anteroom/anteroom/test/e2e/harness"
-	"github.com/anteroom/anteroom/test/idp"
+	"github.com/anteroom/anteroom/test/e2e/people"
 	"github.com/anteroom/anteroom/test/network"
 	"github.com/anteroom/anteroom/test/person"
 	"github.com/anteroom/anteroom/test/upstream"
@@ -42,8 +41,12 @@ const (
 	proxyPort = "10001"
 )
 
-// schemes are the kinds of the upstreams, in order.
-var schemes = []string{"http", "http", "socks5", "http", "http"}
+// schemes are the kinds of the upstreams, in the order in which users are given
+// them. The first kinds are all that there are, and two users at once leave
+// through two of them.
+var schemes = []string{"http", "socks5", "https", "http", "http"}
+
+const kinds = 3
 
 // rig is the server in its world.
 type rig struct {
@@ -55,7 +58,6 @@ type rig struct {
 	probe   string                 // the program that is brought into machines
 	pages   atomic.Pointer[string] // what plainSite shows
 	reports chan string
-	people  atomic.Int64
 }
 
 // shared is what all tests use, one after the other. Each has users of its own,
@@ -127,6 +129,8 @@ func (r *rig) startUpstream(n int, scheme string) (*upstream.Server, error) {
 		Scheme: scheme, Address: net.JoinHostPort(network.ProxyAddr(n).String(), proxyPort), Listen: r.world.Proxies.Listen,
 		User: fmt.Sprintf("customer-%d", n), Password: fmt.Sprintf("p@ss:w/rd?%d%%", n),
 		Exit: network.ExitAddr(n),
+		// It is asked once people leave through it, when there is an authority.
+		Certificate: func(host string) (*tls.Certificate, error) { return r.IDP.Certificate(host) },
 		Dial: func(ctx context.Context, exit netip.Addr) (net.Conn, error) {
 			return r.world.Proxies.Dial(ctx, net.TCPAddrFromAddrPort(netip.AddrPortFrom(exit, 0)), sitesAddress())
 		},
@@ -206,105 +210,31 @@ func (r *rig) takeReport(w http.ResponseWriter, req *http.Request) {
 // until looks again and again until check finds nothing wrong.
 func until(ctx context.Context, check func() error) error { return harness.Until(ctx, check) }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+func must(t *testing.T, err error) { t.Helper(); people.Must(t, err) }
 
-// limit is the time that one test's waits may take together.
-func limit(t *testing.T, d time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
+func limit(t *testing.T, d time.Duration) context.Context { t.Helper(); return people.Limit(t, d) }
 
-// someone is a user with the page open.
+// someone is a user with the page open, who leaves through one of our upstreams.
 type someone struct {
-	*harness.User
-	id   string
-	page *person.Page
+	people.Person
+	id string
 }
 
-func (s someone) email() string { return s.Name + "@example.com" }
-
-// newPerson makes a user who has signed in to the page. They and their machines
-// are gone when the test has ended.
+// newPerson makes a user who has signed in to the page. They, their machines and
+// their upstream's port are given back when the test has ended.
 func newPerson(t *testing.T, ctx context.Context, name string) someone {
 	t.Helper()
-	s := someone{}
-	var err error
-	s.User, err = shared.User(ctx, fmt.Sprintf("%s-%d", name, shared.people.Add(1)))
-	must(t, err)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		defer cancel()
-		if err := s.Retire(ctx); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
-			t.Logf("the server's log ends with:\n%s", shared.LogTail(40))
+	var s someone
+	t.Cleanup(func() { // after all else of theirs: no machine asks for another port
+		if s.id != "" {
+			must(t, s.giveBack())
 		}
 	})
-	users, err := shared.DB().Users(ctx)
+	s.Person = people.New(t, ctx, shared.Rig, shared.browser, name)
+	u, err := shared.DB().UserByName(ctx, s.Name)
 	must(t, err)
-	for _, u := range users {
-		if u.Name == s.Name {
-			s.id = u.ID
-		}
-	}
-	link, err := s.Link(ctx)
-	must(t, err)
-	s.page, err = shared.browser.SignIn(ctx, link)
-	must(t, err)
-	t.Cleanup(func() {
-		if t.Failed() {
-			screenshot(t, s.page)
-		}
-		if err := s.page.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	s.id = u.ID
 	return s
-}
-
-func screenshot(t *testing.T, page *person.Page) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	file := filepath.Join(os.TempDir(), "anteroom-"+strings.ReplaceAll(t.Name(), "/", "-")+".png")
-	if err := page.Screenshot(ctx, file); err != nil {
-		t.Log(err)
-		return
-	}
-	t.Logf("what the person saw: %s", file)
-}
-
-// begin has the person begin to sign in, until the sign-in page shows.
-func (s someone) begin(t *testing.T, ctx context.Context, provider idp.Provider) (id string) {
-	t.Helper()
-	must(t, s.page.Home(ctx))
-	id, err := s.page.Connect(ctx, string(provider))
-	must(t, err)
-	must(t, s.page.WaitSignInPage(ctx, provider))
-	return id
-}
-
-// finish has the person sign in at the page that shows.
-func (s someone) finish(t *testing.T, ctx context.Context, provider idp.Provider) {
-	t.Helper()
-	must(t, s.page.SignInAt(ctx, provider, s.email(), idp.DefaultPassword))
-	_, err := s.page.WaitState(ctx, session.Completed)
-	must(t, err)
-	must(t, s.page.WaitDestroyed(ctx))
-}
-
-func (s someone) signIn(t *testing.T, ctx context.Context, provider idp.Provider) (id string) {
-	t.Helper()
-	id = s.begin(t, ctx, provider)
-	s.finish(t, ctx, provider)
-	return id
 }
 
 // port is the upstream port that the user has, and its number among ours.
@@ -321,17 +251,31 @@ func (s someone) port(t *testing.T, ctx context.Context) (store.Port, int) {
 	return p, 0
 }
 
-// shell runs a command on the person's CLI machine and wants it to succeed.
-func (s someone) shell(t *testing.T, ctx context.Context, command string) string {
+// give gives the user an upstream, which nobody has, as an administrator does.
+func (s someone) give(t *testing.T, ctx context.Context, n int) store.Port {
 	t.Helper()
-	out, code, err := s.Shell(ctx, command)
-	if err == nil && code != 0 {
-		err = errors.New("it failed")
+	p, err := shared.DB().AssignPort(ctx, s.id, portKey(n), 0)
+	must(t, err)
+	return p
+}
+
+// giveBack frees the user's upstream for others, if they have one.
+func (s someone) giveBack() error {
+	ctx := context.Background()
+	p, err := shared.DB().PortOf(ctx, s.id)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
 	}
 	if err != nil {
-		t.Fatalf("%s: exit code %d: %v\n%s", command, code, err, out)
+		return err
 	}
-	return out
+	return shared.DB().ReleasePort(ctx, p.PortKey, 0)
+}
+
+// portKey names an upstream.
+func portKey(n int) store.PortKey {
+	at := shared.ups[n].Address()
+	return store.PortKey{Host: at.Addr().String(), Port: int(at.Port())}
 }
 
 // capture captures all that is sent where the server runs. Expected are what

@@ -30,14 +30,21 @@ const (
 )
 
 // TestFaults has a person's upstream fail in the middle of a sign-in, in one way
-// after the other. The session does the right thing; nothing is sent anywhere
-// but to that upstream; and when it is over the server holds nothing that it did
-// not hold before.
+// after the other, for each kind of upstream. The session does the right thing;
+// nothing is sent anywhere but to that upstream; and when it is over the server
+// holds nothing that it did not hold before.
 func TestFaults(t *testing.T) {
+	for n, scheme := range schemes[:kinds] {
+		t.Run(scheme, func(t *testing.T) { faults(t, n) })
+	}
+}
+
+// faults is TestFaults at one of the upstreams.
+func faults(t *testing.T, own int) {
 	ctx := limit(t, 4*time.Minute)
 	who := newPerson(t, ctx, "faults")
-	who.signIn(t, ctx, idp.Claude)
-	port, own := who.port(t, ctx)
+	port := who.give(t, ctx, own)
+	who.SignIn(t, ctx, idp.Claude)
 	up := shared.ups[own]
 	t.Cleanup(func() {
 		up.SetFault(upstream.Fault{})
@@ -58,18 +65,18 @@ func TestFaults(t *testing.T) {
 			says(t, ctx, who, id, failing)
 			must(t, up.Revive())
 			says(t, ctx, who, id, failing+".*"+mended)
-			who.finish(t, ctx, idp.Codex)
+			who.Finish(t, ctx, idp.Codex)
 		}},
-		{"407", func(t *testing.T, id string) {
+		{"it refuses the credentials", func(t *testing.T, id string) {
 			up.SetFault(upstream.Fault{Status: http.StatusProxyAuthRequired})
 			says(t, ctx, who, id, failing)
 			up.SetFault(upstream.Fault{})
 			says(t, ctx, who, id, failing+".*"+mended)
-			who.finish(t, ctx, idp.Codex)
+			who.Finish(t, ctx, idp.Codex)
 		}},
 		{"slow answers", func(t *testing.T, _ string) {
 			up.SetFault(upstream.Fault{Delay: time.Second})
-			who.finish(t, ctx, idp.Codex)
+			who.Finish(t, ctx, idp.Codex)
 			up.SetFault(upstream.Fault{})
 		}},
 		{"bytes right behind the answer", func(t *testing.T, _ string) {
@@ -78,19 +85,19 @@ func TestFaults(t *testing.T) {
 				{Name: "half", Do: "proxy", Say: connect(upstream.Echoer+":443", "") + "once more", want: "200 .*\r\n\r\nonce more"},
 			}
 			judge(t, tries, who.probe(t, ctx, tries))
-			who.finish(t, ctx, idp.Codex)
+			who.Finish(t, ctx, idp.Codex)
 		}},
 		{"it closes half", func(t *testing.T, id string) {
 			up.SetFault(upstream.Fault{Half: true, Host: "auth.openai.com"})
-			must(t, who.page.SignInAt(ctx, idp.Codex, who.email(), idp.DefaultPassword))
+			must(t, who.Page.SignInAt(ctx, idp.Codex, who.Email(), idp.DefaultPassword))
 			failed(t, ctx, who, id, session.ReasonLoginExited)
 			up.SetFault(upstream.Fault{})
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			id := who.begin(t, ctx, idp.Codex)
+			id := who.Begin(t, ctx, idp.Codex)
 			test.fault(t, id)
-			must(t, who.page.Home(ctx))
+			must(t, who.Page.Home(ctx))
 			nothingStays(t, ctx, before)
 		})
 	}
@@ -100,7 +107,7 @@ func TestFaults(t *testing.T) {
 
 // changes has the exit address change in the middle of a sign-in.
 func changes(t *testing.T, ctx context.Context, who someone, up *upstream.Server, port store.Port) {
-	id := who.begin(t, ctx, idp.Codex)
+	id := who.Begin(t, ctx, idp.Codex)
 	tunnel := []try{{Name: "held", Do: "hold", To: upstream.Echoer + ":443"}}
 	command := who.bring(t, ctx, tunnel)
 	before := len(up.Asked())
@@ -147,9 +154,7 @@ func changes(t *testing.T, ctx context.Context, who someone, up *upstream.Server
 			t.Errorf("from the other address there came %+v", q)
 		}
 	}
-	must(t, who.page.Home(ctx))
-	id, err = who.page.Connect(ctx, string(idp.Codex))
-	must(t, err)
+	id = who.Connect(t, ctx, idp.Codex)
 	failed(t, ctx, who, id, session.ReasonPortShut)
 	if port.PortKey != now.PortKey {
 		t.Errorf("they were moved from %s to %s", port.PortKey, now.PortKey)
@@ -160,11 +165,7 @@ func changes(t *testing.T, ctx context.Context, who someone, up *upstream.Server
 // with its sentence.
 func failed(t *testing.T, ctx context.Context, who someone, id string, want session.Reason) {
 	t.Helper()
-	reason, sentence, err := who.page.Reason(ctx)
-	must(t, err)
-	if reason != string(want) || !strings.HasPrefix(sentence, want.Sentence()) {
-		t.Errorf("the page says %q (%s), want %q (%s)", sentence, reason, want.Sentence(), want)
-	}
+	who.Ended(t, ctx, want)
 	s, err := who.Session(ctx, id)
 	must(t, err)
 	if s.State != session.Failed || s.Reason != want || s.CredentialID != "" {

@@ -48,7 +48,7 @@ const (
 func (s someone) probe(t *testing.T, ctx context.Context, tries []try) map[string]result {
 	t.Helper()
 	command := s.bring(t, ctx, tries)
-	return told(t, tries, s.shell(t, ctx, command))
+	return told(t, tries, s.Run(t, ctx, command))
 }
 
 // bring brings the probe and tries into a person's machine, and returns the
@@ -178,7 +178,7 @@ func TestLeaks(t *testing.T) {
 // wayOpen waits until the person's own machine can reach something.
 func (s someone) wayOpen(t *testing.T, ctx context.Context) {
 	t.Helper()
-	s.shell(t, ctx, "until curl -sSf -o /dev/null https://"+exitSite+"/json; do sleep 0.2; done")
+	s.Run(t, ctx, "until curl -sSf -o /dev/null https://"+exitSite+"/json; do sleep 0.2; done")
 }
 
 // waitIdle waits until no upstream but one has a connection: what tests before
@@ -445,7 +445,7 @@ func TestNeighbours(t *testing.T) {
 	ctx := limit(t, time.Minute)
 	one, two := newPerson(t, ctx, "one"), newPerson(t, ctx, "two")
 	const answer = "I-AM-THE-NEIGHBOUR"
-	two.shell(t, ctx, `(setsid node -e 'require("net").createServer(s => s.end("`+answer+`")).listen(8080, "::")' >/dev/null 2>&1 &)
+	two.Run(t, ctx, `(setsid node -e 'require("net").createServer(s => s.end("`+answer+`")).listen(8080, "::")' >/dev/null 2>&1 &)
 until curl -s --http0.9 --noproxy '*' http://127.0.0.1:8080/ | grep -q `+answer+`; do sleep 0.1; done`)
 	interfaces := []try{{Name: "interfaces", Do: "socket", To: "interfaces"}}
 	var tries []try

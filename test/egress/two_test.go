@@ -1,9 +1,7 @@
 package egress
 
 import (
-	"context"
 	"encoding/json"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -31,13 +29,13 @@ func TestTwoUsers(t *testing.T) {
 	together(t, two, func(t *testing.T, who someone) {
 		for _, provider := range idp.Providers() {
 			began := time.Now()
-			id := who.signIn(t, ctx, provider)
+			id := who.SignIn(t, ctx, provider)
 			t.Logf("%s has signed in to %s after %.1fs", who.Name, provider, time.Since(began).Seconds())
 			_, n := who.port(t, ctx)
-			if got := exitOf(t, ctx, who, id); got != network.ExitAddr(n).String() {
-				t.Errorf("the API says that %s leaves from %q, want %s", who.Name, got, network.ExitAddr(n))
+			if got, err := who.Session(ctx, id); err != nil || got.ExitAddress != network.ExitAddr(n).String() {
+				t.Errorf("the API says that %s leaves from %q (%v), want %s", who.Name, got.ExitAddress, err, network.ExitAddr(n))
 			}
-			if out := who.shell(t, ctx, prompts[provider]); !strings.Contains(out, provider.Answer()) {
+			if out := who.Run(t, ctx, prompts[provider]); !strings.Contains(out, provider.Answer()) {
 				t.Errorf("%s: %q; want %q", prompts[provider], out, provider.Answer())
 			}
 		}
@@ -45,22 +43,22 @@ func TestTwoUsers(t *testing.T) {
 	exits := map[string]string{} // by email address
 	for _, who := range two {
 		_, n := who.port(t, ctx)
-		exits[who.email()] = network.ExitAddr(n).String()
+		exits[who.Email()] = network.ExitAddr(n).String()
 	}
-	if exits[two[0].email()] == exits[two[1].email()] {
+	if exits[two[0].Email()] == exits[two[1].Email()] {
 		t.Fatalf("both leave from %v", exits)
 	}
 	t.Run("the page and the tools", func(t *testing.T) { eventsFrom(t, shared.IDP.Events()[seen:], exits) })
 	t.Run("nobody else", func(t *testing.T) { requestsFrom(t, shared.IDP.Requests()[asked:], exits) })
 	t.Run("curl", func(t *testing.T) {
 		together(t, two, func(t *testing.T, who someone) {
-			wantExit(t, who.shell(t, ctx, "curl -sS https://"+exitSite+"/json"), exits[who.email()])
-			wantExit(t, who.shell(t, ctx, "curl -sS http://"+exitSite+"/json"), exits[who.email()])
+			wantExit(t, who.Run(t, ctx, "curl -sS https://"+exitSite+"/json"), exits[who.Email()])
+			wantExit(t, who.Run(t, ctx, "curl -sS http://"+exitSite+"/json"), exits[who.Email()])
 		})
 	})
 	t.Run("curl without the proxy", func(t *testing.T) {
 		together(t, two, func(t *testing.T, who someone) {
-			wantExit(t, who.shell(t, ctx, "curl -sS --noproxy '*' https://"+exitSite+"/json"), exits[who.email()])
+			wantExit(t, who.Run(t, ctx, "curl -sS --noproxy '*' https://"+exitSite+"/json"), exits[who.Email()])
 		})
 	})
 	clean(t, ctx, c)
@@ -77,16 +75,6 @@ func together(t *testing.T, all []someone, f func(t *testing.T, who someone)) {
 			})
 		}
 	})
-}
-
-// exitOf is where a session leaves from, as the API says.
-func exitOf(t *testing.T, ctx context.Context, who someone, id string) string {
-	t.Helper()
-	var s struct {
-		ExitAddress string `json:"exit_address"`
-	}
-	must(t, who.Call(ctx, http.MethodGet, "/sessions/"+id, nil, &s))
-	return s.ExitAddress
 }
 
 // eventsFrom checks that what the providers saw of an account came from its

@@ -213,6 +213,10 @@ func (s *Server) ProxyURL(user string) string {
 // CAPEM is the test CA's certificate.
 func (s *Server) CAPEM() []byte { return slices.Clone(s.ca.pem) }
 
+// Certificate is one of the test CA's for another server, found at a name or an
+// address.
+func (s *Server) Certificate(host string) (*tls.Certificate, error) { return s.ca.leaf(host) }
+
 // Hosts are the names that the server answers for, sorted.
 func (s *Server) Hosts() []string {
 	all := slices.Collect(maps.Keys(s.hosts))

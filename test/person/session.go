@@ -60,8 +60,9 @@ type seen struct {
 
 const sessionJS = `const s = document.querySelector("[data-testid=session]");
   const r = document.querySelector("[data-testid=session-reason]");
+  const more = r?.nextElementSibling?.matches("p.hint") ? r.nextElementSibling : null;
   const l = document.querySelector("[data-testid=log] pre");
-  const it = {State: s?.dataset.state ?? "", Reason: r?.dataset.reason ?? "", Sentence: r?.textContent.trim() ?? "", Log: l?.textContent ?? ""};`
+  const it = {State: s?.dataset.state ?? "", Reason: r?.dataset.reason ?? "", Sentence: [r, more].map((p) => p?.textContent.trim() ?? "").join(" ").trim(), Log: l?.textContent ?? ""};`
 
 // State is the session's state that the page shows; empty if it shows none.
 func (p *Page) State(ctx context.Context) (session.State, error) {
@@ -83,8 +84,8 @@ func (p *Page) WaitState(ctx context.Context, want ...session.State) (session.St
 	return it.State, err
 }
 
-// Reason waits for the page to say why the session ended, and returns the code
-// and the sentence.
+// Reason waits for the page to say why the session ended, and returns the code,
+// and the sentence with what more it says.
 func (p *Page) Reason(ctx context.Context) (code, sentence string, err error) {
 	it, err := look[seen](ctx, p, "for the reason", `() => { `+sessionJS+` return it.Reason ? it : null; }`)
 	return it.Reason, it.Sentence, err

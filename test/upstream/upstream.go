@@ -8,6 +8,7 @@ package upstream
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -22,8 +23,10 @@ import (
 
 // Config says how an upstream is started.
 type Config struct {
-	// Scheme is http (HTTP CONNECT) or socks5.
+	// Scheme is http (HTTP CONNECT), https (the same over TLS) or socks5.
 	Scheme string
+	// Certificate is asked for the certificate of Address's host, with https.
+	Certificate func(host string) (*tls.Certificate, error)
 	// Address is where it listens, and Listen how.
 	Address string
 	Listen  func(address string) (net.Listener, error)
@@ -155,6 +158,9 @@ func (s *Server) Die() {
 		s.listener = nil
 	}
 	for c := range s.conns {
+		if t, ok := c.(*tls.Conn); ok {
+			c = t.NetConn()
+		}
 		if t, ok := c.(*net.TCPConn); ok {
 			_ = t.SetLinger(0) // a reset
 		}
@@ -172,6 +178,14 @@ func (s *Server) Revive() error {
 	l, err := s.cfg.Listen(s.cfg.Address)
 	if err != nil {
 		return fmt.Errorf("upstream: %w", err)
+	}
+	if s.cfg.Scheme == "https" {
+		l = tls.NewListener(l, &tls.Config{
+			MinVersion: tls.VersionTLS12,
+			GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+				return s.cfg.Certificate(s.Address().Addr().String())
+			},
+		})
 	}
 	s.listener = l
 	s.work.Go(func() { s.accept(l) })

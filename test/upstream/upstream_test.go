@@ -57,7 +57,7 @@ func newRig(t *testing.T, scheme, password string) rig {
 	start := upstream.Config{
 		Scheme: scheme, Address: l.Addr().String(), User: user, Password: password,
 		Listen: func(a string) (net.Listener, error) { return net.Listen("tcp", a) },
-		Exit:   loopback(1),
+		Exit:   loopback(1), Certificate: sites.Certificate,
 		Dial: func(ctx context.Context, exit netip.Addr) (net.Conn, error) {
 			d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(exit, 0))}
 			return d.DialContext(ctx, "tcp", sites.Addr())
@@ -89,7 +89,7 @@ func (r rig) exit(t *testing.T) (string, egress.Code) {
 // TestUpstream checks that each kind leaves from its address, and does what goes
 // wrong when it is told to.
 func TestUpstream(t *testing.T) {
-	for _, scheme := range []string{"http", "socks5"} {
+	for _, scheme := range []string{"http", "https", "socks5"} {
 		t.Run(scheme, func(t *testing.T) {
 			r := newRig(t, scheme, password)
 			want := func(what, address string, code egress.Code) {
@@ -102,7 +102,7 @@ func TestUpstream(t *testing.T) {
 			r.SetExit(loopback(2))
 			want("moved", "127.1.0.2", egress.Allowed)
 			r.SetFault(upstream.Fault{Status: http.StatusProxyAuthRequired, Times: 1})
-			if scheme == "http" {
+			if scheme != "socks5" {
 				want("407", "", egress.UpstreamAuth)
 				r.SetFault(upstream.Fault{Status: http.StatusForbidden, Host: "exit.example.com"})
 				want("403", "", egress.UpstreamRefused)
@@ -130,7 +130,7 @@ func TestUpstream(t *testing.T) {
 
 // TestWrongPassword checks that the upstream wants its credentials.
 func TestWrongPassword(t *testing.T) {
-	for _, scheme := range []string{"http", "socks5"} {
+	for _, scheme := range []string{"http", "https", "socks5"} {
 		r := newRig(t, scheme, password)
 		ups, err := egress.ParseUpstream(egress.UpstreamURL(scheme + "://" + user + ":wrong@" + r.Address().String()))
 		must(t, err)

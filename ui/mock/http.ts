@@ -39,7 +39,11 @@ function routes(w: World): Route[] {
     ["DELETE", /^\/api\/v1\/sessions\/\w+\/webrtc\/\w+$/, () => (w.seen.videosEnded++, { status: 204 })],
     ["POST", /^\/api\/v1\/machines$/, () => ok(w.machine())],
     ["GET", /^\/api\/v1\/machines$/, () => ok({ machines: w.machines })],
-    ["POST", /^\/api\/v1\/machines\/(\w+)\/tickets$/, () => ok(w.ticket(), 201)],
+    ["POST", /^\/api\/v1\/machines\/(\w+)\/tickets$/, () => {
+      if (w.notReady === 0) return ok(w.ticket(), 201);
+      w.notReady--;
+      return problem(503, "not_ready", "The server is just starting or stopping. Please try again in a moment.");
+    }],
     ...wayRoutes(w),
     // The director's desk, for the pictures and for playing by hand.
     ["POST", /^\/mock\/reset$/, (_, body) => {
@@ -64,11 +68,13 @@ function routes(w: World): Route[] {
       for (const say of w.cutText) say(String(body["text"]));
       return { status: 204 };
     }],
+    ["POST", /^\/mock\/not-ready$/, (_, body) => ((w.notReady = Number(body["tickets"])), { status: 204 })],
+    ["POST", /^\/mock\/connect$/, () => ((w.connect = true), { status: 204 })],
     ["POST", /^\/mock\/sign-out$/, () => ((w.signedIn = false), { status: 204 })],
   ];
 }
 
-const me = (w: World): Me => ({ id: "u1", name: w.ways.me, admin: w.ways.admin, version: "0.1.0" });
+const me = (w: World): Me => ({ id: "u1", name: w.ways.me, admin: w.ways.admin, connect: w.connect, version: "0.1.0" });
 
 /** api answers the API's requests and the mock's own; false: not one of them. */
 export async function api(w: World, req: IncomingMessage, res: ServerResponse): Promise<boolean> {

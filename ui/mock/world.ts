@@ -67,6 +67,10 @@ export class World {
   tickets = new Set<string>();
   codes = new Set(["demo-code-1234"]);
   ways = new Ways();
+  /** Whether it plays the server of an anteroom connect. */
+  connect = false;
+  /** How many more tickets for a terminal it has no answer for yet. */
+  notReady = 0;
   signedIn = true;
   mode: Mock = "auto";
   /** Until when the server plays dead. */
@@ -87,6 +91,8 @@ export class World {
     this.machines = [];
     this.events = [];
     this.ways.set({});
+    this.connect = false;
+    this.notReady = 0;
     this.signedIn = true;
     this.mode = "auto";
     this.downUntil = 0;

@@ -6,6 +6,7 @@ import { useAuth } from "./account/useAuth";
 import { Activity } from "./activity/Activity";
 import { listProviders } from "./api/client";
 import type { Me, Provider } from "./api/types";
+import { Myself } from "./api/useMe";
 import { Providers } from "./api/useProviders";
 import { Home } from "./home/Home";
 import { Backoff } from "./lib/backoff";
@@ -34,11 +35,13 @@ function SignedIn({ me, onSignOut }: { me: Me; onSignOut: () => Promise<void> })
   const route = routeOf(usePath());
   const providers = useAllProviders();
   return (
-    <Providers.Provider value={providers ?? []}>
-      <Shell route={route} me={me} onSignOut={onSignOut}>
-        {providers === null ? <Busy label="One moment…" /> : <View route={route} me={me} />}
-      </Shell>
-    </Providers.Provider>
+    <Myself.Provider value={me}>
+      <Providers.Provider value={providers ?? []}>
+        <Shell route={route} me={me} onSignOut={onSignOut}>
+          {providers === null ? <Busy label="One moment…" /> : <View route={route} me={me} />}
+        </Shell>
+      </Providers.Provider>
+    </Myself.Provider>
   );
 }
 
@@ -49,7 +52,7 @@ function View({ route, me }: { route: Route; me: Me }): JSX.Element {
     case "session":
       return <SessionView key={route.id} id={route.id} />;
     case "terminal":
-      return <TerminalView />;
+      return me.connect ? <Nothing /> : <TerminalView />;
     case "activity":
       return <Activity />;
     case "ways":
@@ -95,7 +98,7 @@ function Shell({ route, me, onSignOut, children }: ShellProps): JSX.Element {
           <span>Anteroom</span>
         </a>
         <nav class="nav" aria-label="Main">
-          {NAV.map((n) => (
+          {NAV.filter((n) => !me.connect || n.view !== "terminal").map((n) => (
             <a key={n.href} href={n.href} onClick={followLink} aria-current={route.view === n.view ? "page" : undefined}>
               <Icon name={n.icon} />
               <span>{n.label}</span>

@@ -227,8 +227,9 @@ func (r *Rig) DB() *sqlite.DB { return r.db }
 
 // Close cancels what is under way, destroys every machine by the API, stops the
 // server, and returns an error that lists whatever is left of the machines on
-// this host. What is left it removes by force. The rig's directory goes too,
-// unless there was an error: then the error names it.
+// this host. What is left it removes by force. A server that was built with the
+// race detector and has found something is an error as well. The rig's directory
+// goes too, unless there was an error: then the error names it.
 func (r *Rig) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), cleanUpTime)
 	defer cancel()
@@ -247,7 +248,7 @@ func (r *Rig) Close() error {
 		err = errors.Join(err, r.IDP.Close())
 	}
 	if r.log != nil {
-		err = errors.Join(err, r.log.Close())
+		err = errors.Join(err, r.log.Close(), dataRaces(r.LogFile()))
 	}
 	if r.cfg.StateBytes != 0 {
 		err = errors.Join(err, unmountSmall(r.StateDir()))

@@ -196,16 +196,32 @@ func (r *Rig) LogTail(lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
 }
 
-// command runs one of the commands of anteroom on the rig's state directory,
-// and returns what it printed on standard output.
-func (r *Rig) command(ctx context.Context, args ...string) (string, error) {
+// dataRaces is an error with the first report of the race detector in a log, if
+// there is one.
+func dataRaces(log string) error {
+	b, err := os.ReadFile(log)
+	if err != nil {
+		return fmt.Errorf("harness: %w", err)
+	}
+	const begins, ends = "WARNING: DATA RACE", "=================="
+	_, report, found := strings.Cut(string(b), begins)
+	if !found {
+		return nil
+	}
+	report, _, _ = strings.Cut(report, ends)
+	return fmt.Errorf("harness: %d data races in the server (%s), the first:%s", strings.Count(string(b), begins), log, report)
+}
+
+// Command runs one of the commands of anteroom on the rig's state directory,
+// and returns what it printed on standard output, also if it fails.
+func (r *Rig) Command(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(r.cfg.Bin, "anteroom"), append(args, "--state", r.StateDir())...)
 	cmd.Env = cleanEnv()
 	var errs strings.Builder
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("harness: anteroom %s: %w: %s", strings.Join(args, " "), err, errs.String())
+		err = fmt.Errorf("harness: anteroom %s: %w: %s", strings.Join(args, " "), err, errs.String())
 	}
-	return strings.TrimSpace(string(out)), nil
+	return strings.TrimSpace(string(out)), err
 }

@@ -39,6 +39,7 @@ type Session struct {
 	VMID         string         `json:"vm_id"`
 	Attempt      int            `json:"attempt"`
 	CredentialID string         `json:"credential_id"`
+	ExitAddress  string         `json:"exit_address"`
 }
 
 // Credential is what tests look at of the API's answer.
@@ -65,10 +66,10 @@ type Machine struct {
 // User makes a user with an API token, as an operator does: by anteroom user
 // add and anteroom token create.
 func (r *Rig) User(ctx context.Context, name string) (*User, error) {
-	if _, err := r.command(ctx, "user", "add", name, "--listen", r.address); err != nil {
+	if _, err := r.Command(ctx, "user", "add", name, "--listen", r.address); err != nil {
 		return nil, err
 	}
-	token, err := r.command(ctx, "token", "create", "--user", name)
+	token, err := r.Command(ctx, "token", "create", "--user", name)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +86,7 @@ func (r *Rig) User(ctx context.Context, name string) (*User, error) {
 
 // Link makes a new sign-in link: anteroom user link.
 func (u *User) Link(ctx context.Context) (string, error) {
-	return u.rig.command(ctx, "user", "link", u.Name, "--listen", u.rig.address)
+	return u.rig.Command(ctx, "user", "link", u.Name, "--listen", u.rig.address)
 }
 
 // Call makes one request to the API and reads the answer into out, unless that

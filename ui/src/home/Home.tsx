@@ -1,4 +1,5 @@
 import type { JSX } from "preact";
+import { useMe } from "../api/useMe";
 import { useOverview } from "../api/useOverview";
 import { useProviders } from "../api/useProviders";
 import { useNow, useTitle } from "../lib/hooks";
@@ -12,6 +13,7 @@ import { ProviderCard } from "./ProviderCard";
 export function Home({ admin }: { admin: boolean }): JSX.Element {
   useTitle("");
   const providers = useProviders();
+  const { connect: forThisComputer } = useMe();
   const { sessions, credentials, online, refresh } = useOverview();
   const { connect, busy, error } = useConnect();
   const now = useNow(10_000);
@@ -22,9 +24,13 @@ export function Home({ admin }: { admin: boolean }): JSX.Element {
         <h1>Connections</h1>
         <p class="lead">
           Sign in to a command-line tool here, in a browser machine that is destroyed afterwards. The credentials arrive on{" "}
-          <a href="/terminal" onClick={followLink}>
-            your own machine
-          </a>
+          {forThisComputer ? (
+            "the computer on which anteroom connect runs"
+          ) : (
+            <a href="/terminal" onClick={followLink}>
+              your own machine
+            </a>
+          )}
           .
         </p>
       </div>

@@ -3,6 +3,7 @@ import { useId, useState } from "preact/hooks";
 import { deliverCredential } from "../api/client";
 import { sentence } from "../api/errors";
 import type { Credential, Provider, Session } from "../api/types";
+import { useMe } from "../api/useMe";
 import { followLink } from "../lib/router";
 import { agoOf, momentOf } from "../lib/time";
 import { DeleteDialog } from "./DeleteDialog";
@@ -99,6 +100,7 @@ function Fact(f: { name: string; value: string; title?: string; note?: string })
 }
 
 function Actions({ provider, credential, running, busy, onConnect, onChanged }: Props): JSX.Element {
+  const { connect } = useMe();
   const [delivering, setDelivering] = useState(false);
   const [deleting, setDeleting] = useState(false);
   const [said, setSaid] = useState<{ text: string; bad: boolean } | null>(null);
@@ -135,15 +137,17 @@ function Actions({ provider, credential, running, busy, onConnect, onChanged }: 
         )}
         {credential && (
           <>
-            <button
-              type="button"
-              class="button"
-              disabled={delivering}
-              data-testid={`deliver-${provider.name}`}
-              onClick={() => void deliver(credential)}
-            >
-              {delivering ? "Delivering…" : "Deliver again"}
-            </button>
+            {!connect && (
+              <button
+                type="button"
+                class="button"
+                disabled={delivering}
+                data-testid={`deliver-${provider.name}`}
+                onClick={() => void deliver(credential)}
+              >
+                {delivering ? "Delivering…" : "Deliver again"}
+              </button>
+            )}
             <button type="button" class="button quiet" data-testid={`delete-${provider.name}`} onClick={() => setDeleting(true)}>
               Delete
             </button>

@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import { cancelSession } from "../api/client";
 import { ApiError, sentence } from "../api/errors";
 import type { Session, SessionState } from "../api/types";
+import { useMe } from "../api/useMe";
 import { titleOf, useProviders } from "../api/useProviders";
 import { useNow, useTitle } from "../lib/hooks";
 import { followLink } from "../lib/router";
@@ -19,6 +20,7 @@ import { useSession } from "./useSession";
 export function SessionView({ id }: { id: string }): JSX.Element {
   const { row, model, missing, online, opened, setRow } = useSession(id);
   const providers = useProviders();
+  const { connect } = useMe();
   const title = titleOf(providers, row?.provider);
   useTitle(title ? `Sign in to ${title}` : "Sign-in");
 
@@ -68,8 +70,9 @@ export function SessionView({ id }: { id: string }): JSX.Element {
             What happens to my credentials
           </h2>
           <p>
-            {title} writes them inside the browser machine; they are sealed in this server's vault and handed to your own machine only. The
-            browser machine, with everything that was typed into it, is destroyed when the sign-in ends.
+            {title} writes them inside the browser machine; they are sealed in this server's vault and handed to{" "}
+            {connect ? "the computer on which anteroom connect runs, and the vault is deleted" : "your own machine only"}. The browser machine,
+            with everything that was typed into it, is destroyed when the sign-in ends.
           </p>
         </section>
         <Log lines={model.log} title={title} />

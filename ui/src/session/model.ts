@@ -49,6 +49,19 @@ export function isTrouble(way: string): boolean {
   return way !== "" && way !== WAY_WORKS;
 }
 
+const FOR_ADMINS: ReadonlySet<Session["reason"]> = new Set<Session["reason"]>([
+  "no_upstream_port",
+  "upstream_port_shut",
+  "exit_address_changed",
+  "provider_blocked",
+]);
+
+/** needsAdmin says whether a session that failed for this reason fails again
+ * until an administrator has changed something. */
+export function needsAdmin(reason: Session["reason"]): boolean {
+  return FOR_ADMINS.has(reason);
+}
+
 export interface Model {
   events: SessionEvent[];
   log: string[];

@@ -50,6 +50,19 @@ it("goes from Connect to a terminal on one's own machine", async () => {
   await page.locator("[data-testid=terminal-status][data-phase=live]").waitFor();
 });
 
+it("waits for a machine that the server has not attached to yet", async () => {
+  await stage.mock("not-ready", { tickets: 2 });
+  const page = await stage.page();
+  const tickets: number[] = [];
+  page.on("response", (r) => {
+    if (r.url().endsWith("/tickets")) tickets.push(r.status());
+  });
+  await page.goto(`${stage.base}/terminal`);
+  await page.locator("[data-testid=terminal-status][data-phase=live]").waitFor();
+  expect(tickets).toEqual([503, 503, 201]);
+  expect(await page.getByRole("alert").count()).toBe(0); // the person is not bothered with it
+});
+
 it("stands where it stood after a reload, in every state", async () => {
   await stage.clear("manual");
   const { id } = await stage.session("requested");
@@ -241,6 +254,32 @@ it.each([
   await stage.session("waiting", "claude");
   await page.locator(changed).waitFor();
   expect(lists().filter((a) => a.includes("events"))).toHaveLength(1);
+});
+
+it("offers nothing under anteroom connect that there is not", async () => {
+  await stage.clear("manual");
+  await stage.mock("connect");
+  const { id } = await stage.session("waiting", "codex");
+  const page = await stage.page();
+  await page.goto(`${stage.base}/sessions/${id}`);
+  await live(page).waitFor();
+  expect(await page.getByRole("link", { name: "Terminal" }).count()).toBe(0);
+  for (const [one, end] of [
+    [id, "completed"],
+    [(await stage.session("waiting")).id, "failed"],
+  ] as const) {
+    await page.goto(`${stage.base}/sessions/${one}`);
+    await stage.move(one, end);
+    await page.getByTestId("go-back").waitFor();
+    expect(await page.locator(".outcome button, .outcome a").count()).toBe(0);
+  }
+  await page.goto(`${stage.base}/terminal`);
+  await page.getByRole("heading", { name: "There is nothing here" }).waitFor();
+  await stage.session("completed", "codex");
+  await page.goto(stage.base);
+  await page.getByTestId("delete-codex").waitFor();
+  expect(await page.getByTestId("deliver-codex").count()).toBe(0);
+  expect(await page.locator("a[href='/terminal']").count()).toBe(0);
 });
 
 it("lets the keyboard leave the screen", async () => {

@@ -26,6 +26,9 @@ async function change(page: Page, what: string, fill: Record<string, string> = {
   await page.getByTestId(`port-${what}-go`).click();
 }
 
+const mainButtons = (page: Page): Promise<(string | null)[]> =>
+  page.locator(".outcome .button.primary").evaluateAll((all) => all.map((b) => b.getAttribute("data-testid")));
+
 it("shows where a session leaves from, and trouble with its way beside what is to be done", async () => {
   const { id } = await stage.session("starting");
   const page = await stage.page();
@@ -54,6 +57,26 @@ it.each([
   await page.goto(`${stage.base}/sessions/${id}`);
   await page.locator(`[data-testid=session-reason][data-reason=${reason}]`).waitFor();
   await page.getByText(words).waitFor();
+  // Trying again cannot help until an administrator has acted: they are led there.
+  expect(await mainButtons(page)).toEqual(["to-ways"]);
+  await page.getByTestId("to-ways").click();
+  await page.getByTestId("ways-table").waitFor();
+
+  await stage.mock("ways", { admin: false });
+  await page.goto(`${stage.base}/sessions/${id}`);
+  await page.getByTestId("session-reason").waitFor();
+  expect(await mainButtons(page)).toEqual(["to-connections"]);
+  expect(await page.getByTestId("to-ways").count()).toBe(0);
+  await page.getByTestId("try-again").click(); // once that has been done
+  await page.locator("[data-testid=session-state][data-state=requested]").waitFor();
+});
+
+it("offers to try again first where that can help", async () => {
+  const { id } = await stage.mock<Session>("session", { provider: "codex", until: "waiting", end: "failed" });
+  const page = await stage.page();
+  await page.goto(`${stage.base}/sessions/${id}`);
+  await page.getByTestId("session-reason").waitFor();
+  expect(await mainButtons(page)).toEqual(["try-again"]);
 });
 
 it.each<[string, object, RegExp]>([
