@@ -50,9 +50,9 @@ func run() error {
 // pollable makes a pipe or socket one whose Close ends a Read or Write that is
 // under way.
 func pollable(f *os.File) (*os.File, error) {
-	fd := int(f.Fd()) //nolint:gosec // 0 or 1
+	fd := int(f.Fd())
 	if err := syscall.SetNonblock(fd, true); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Name(), err)
 	}
-	return os.NewFile(uintptr(fd), f.Name()), nil //nolint:gosec // 0 or 1
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }
