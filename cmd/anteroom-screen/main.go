@@ -8,10 +8,14 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
+	"log"
 	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/jezek/xgb"
 
 	"github.com/anteroom/anteroom/internal/screen"
 )
@@ -33,6 +37,7 @@ func run() error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	xgb.Logger = log.New(io.Discard, "", 0) // it tells of a missing Xauthority, and what it returns as errors too
 	in, err := pollable(os.Stdin)
 	if err != nil {
 		return err
