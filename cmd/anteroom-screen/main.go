@@ -8,10 +8,14 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
+	"log"
 	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/jezek/xgb"
 
 	"github.com/anteroom/anteroom/internal/screen"
 )
@@ -33,6 +37,7 @@ func run() error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	xgb.Logger = log.New(io.Discard, "", 0) // it tells of a missing Xauthority, and what it returns as errors too
 	in, err := pollable(os.Stdin)
 	if err != nil {
 		return err
@@ -50,9 +55,9 @@ func run() error {
 // pollable makes a pipe or socket one whose Close ends a Read or Write that is
 // under way.
 func pollable(f *os.File) (*os.File, error) {
-	fd := int(f.Fd()) //nolint:gosec // 0 or 1
+	fd := int(f.Fd())
 	if err := syscall.SetNonblock(fd, true); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Name(), err)
 	}
-	return os.NewFile(uintptr(fd), f.Name()), nil //nolint:gosec // 0 or 1
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }

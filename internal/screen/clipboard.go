@@ -107,7 +107,7 @@ func (c *clipboard) serve(ev xproto.SelectionRequestEvent) {
 		}
 		for mode := byte(xproto.PropModeReplace); mode == xproto.PropModeReplace || len(rest) > 0; mode = xproto.PropModeAppend {
 			n := min(len(rest), propertyChunk)
-			xproto.ChangeProperty(c.x.conn, mode, ev.Requestor, property, kind, 8, uint32(n), rest[:n]) //nolint:gosec // at most propertyChunk
+			xproto.ChangeProperty(c.x.conn, mode, ev.Requestor, property, kind, 8, uint32(n), rest[:n])
 			rest = rest[n:]
 		}
 	default:

@@ -69,7 +69,7 @@ func cursorOf(in *xfixes.GetCursorImageReply) guestapi.Cursor {
 				if a == 0 {
 					return 0
 				}
-				return byte(min((v&255*255+a/2)/a, 255)) //nolint:gosec // at most 255
+				return byte(min((v&255*255+a/2)/a, 255))
 			}
 			out.RGBA = append(out.RGBA, straight(p>>16), straight(p>>8), straight(p), byte(a))
 		}

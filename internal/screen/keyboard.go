@@ -339,7 +339,7 @@ func (k *keyboard) bindSince(keysyms []uint32, since uint64) {
 		for _, i := range chosen[:n] {
 			all = append(all, xproto.Keysym(k.keys.slots[i].small), xproto.Keysym(k.keys.slots[i].capital))
 		}
-		xproto.ChangeKeyboardMapping(k.x.conn, byte(n), k.keys.slots[chosen[0]].code, 2, all) //nolint:gosec // at most 255
+		xproto.ChangeKeyboardMapping(k.x.conn, byte(n), k.keys.slots[chosen[0]].code, 2, all)
 		chosen = chosen[n:]
 	}
 }

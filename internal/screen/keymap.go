@@ -40,7 +40,7 @@ const (
 // keysymOf is the keysym of a character.
 func keysymOf(r rune) uint32 {
 	if r >= 0x20 && r <= 0x7e || r >= firstLatin1 && r <= lastLatin1 {
-		return uint32(r)
+		return uint32(r) //nolint:gosec // characters are not negative
 	}
 	return unicodeKeysyms | uint32(r) //nolint:gosec // characters are not negative
 }
@@ -160,8 +160,8 @@ func (m *keymap) load(first xproto.Keycode, columns int, keysyms []uint32, modif
 // taken that asks for Shift as it is.
 func (m *keymap) find(keysym uint32, isShifted bool) (place, bool) {
 	var best place
-	for i := 0; i < len(m.keysyms)/max(m.columns, 1); i++ {
-		code := m.first + xproto.Keycode(i) //nolint:gosec // at most 255
+	for i := range len(m.keysyms) / max(m.columns, 1) {
+		code := m.first + xproto.Keycode(i)
 		if slices.Contains(spareCodes, code) {
 			continue
 		}

@@ -11,6 +11,7 @@ import (
 	"image"
 	"image/color"
 	"io"
+	"log"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -30,6 +31,11 @@ import (
 
 // limit is for everything that has to happen at some time.
 const limit = 30 * time.Second
+
+func TestMain(m *testing.M) {
+	xgb.Logger = log.New(io.Discard, "", 0)
+	m.Run()
+}
 
 // xvnc is a real X server, as in a machine.
 type xvnc struct {

@@ -30,7 +30,7 @@ type pointer struct {
 }
 
 func (p *pointer) move(x, y uint16) {
-	xtest.FakeInput(p.x.conn, xproto.MotionNotify, 0, 0, p.x.root, int16(min(x, math.MaxInt16)), int16(min(y, math.MaxInt16)), 0) //nolint:gosec // in bounds
+	xtest.FakeInput(p.x.conn, xproto.MotionNotify, 0, 0, p.x.root, int16(min(x, math.MaxInt16)), int16(min(y, math.MaxInt16)), 0)
 }
 
 func (p *pointer) button(n uint8, down bool) {
@@ -71,7 +71,7 @@ func (p *pointer) turn(have, more int, negative, positive uint8) int {
 // release lets all buttons go.
 func (p *pointer) release() {
 	for n := range p.down {
-		p.button(uint8(n), false) //nolint:gosec // at most maxButtons
+		p.button(uint8(n), false)
 	}
 	p.dx, p.dy = 0, 0
 }

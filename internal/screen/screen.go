@@ -32,7 +32,7 @@ type Config struct {
 
 // Defaults of the encoder.
 const (
-	defaultSpeed     = 10
+	defaultSpeed     = 12
 	defaultStatic    = 100
 	defaultBitrate   = 4_000_000
 	minBitrate       = 50_000

@@ -42,6 +42,7 @@ type video struct {
 	soft              []byte    // those that were last coded with a coarse quantizer
 	anySoft           bool
 	failures          int           // to take a picture, one after the other
+	blockBytes        int           // that a block takes to be made sharp, about
 	debt              time.Duration // how long what was sent takes at the bitrate, as of last
 }
 
@@ -52,7 +53,7 @@ const maxGrabFailures = 20
 func newVideo(x *server, out *output, cfg Config) (*video, error) {
 	v := &video{
 		x: x, cfg: cfg, out: out, began: time.Now(),
-		changed: make(chan struct{}, 1), resized: make(chan struct{}, 1), keyframe: make(chan struct{}, 1),
+		blockBytes: 60, changed: make(chan struct{}, 1), resized: make(chan struct{}, 1), keyframe: make(chan struct{}, 1),
 	}
 	v.bitrate.Store(defaultBitrate)
 	var err error
@@ -173,7 +174,7 @@ func (v *video) next(now time.Time) (wait time.Duration, due bool) {
 		// pictures, instead of ever longer queues on the way.
 		wait = v.last.Add(max(framePause, v.debt-maxDebt)).Sub(now)
 	case v.anySoft:
-		wait = v.lastChange.Add(refineAfter).Sub(now)
+		wait = max(v.lastChange.Add(refineAfter).Sub(now), v.last.Add(max(framePause, v.debt-maxDebt)).Sub(now))
 	default:
 		return 0, false
 	}
@@ -183,7 +184,7 @@ func (v *video) next(now time.Time) (wait time.Duration, due bool) {
 // picture takes, encodes and sends one, unless there is nothing new in it.
 func (v *video) picture() (sent bool, err error) {
 	began := time.Now()
-	refine := !v.dirty && !v.whole && !v.key
+	refining := 0 // blocks
 	rects, input, err := v.grab()
 	if err != nil {
 		// The most likely reason is a new size.
@@ -194,15 +195,17 @@ func (v *video) picture() (sent bool, err error) {
 		return false, v.resize()
 	}
 	v.failures = 0
-	if len(rects) == 0 && !v.key && !refine {
+	still := len(rects) == 0 && !v.key
+	if still && (!v.anySoft || began.Sub(v.lastChange) < refineAfter) {
 		return false, nil
 	}
 	p := vp8.Params{
 		Keyframe: v.key, MaxQuantizer: vp8.MaxQuantizer, Bitrate: int(v.bitrate.Load()), Active: v.active,
 		Duration: min(max(began.Sub(v.last), framePause), longestFrameTime).Microseconds(),
 	}
-	if refine {
-		p.MaxQuantizer, p.Active = refineQuantizer, v.soft
+	if still {
+		p.MaxQuantizer = refineQuantizer
+		refining = v.refine(p.Bitrate)
 	}
 	frame, err := v.encoder.Encode(p)
 	if err != nil {
@@ -210,7 +213,7 @@ func (v *video) picture() (sent bool, err error) {
 	}
 	v.debt = max(v.debt-began.Sub(v.last), 0) + time.Duration(len(frame.Data))*8*time.Second/time.Duration(p.Bitrate)
 	v.last = began
-	v.softened(frame, refine)
+	v.softened(frame, refining)
 	if len(rects) > 0 || frame.Keyframe {
 		v.lastChange = began
 	}
@@ -261,13 +264,31 @@ func mark(blocks []byte, columns int, r image.Rectangle) {
 	}
 }
 
+// refine chooses blocks to make sharp, and returns how many: as many as the way
+// to the viewer probably takes in maxDebt, so that they hold up no change.
+func (v *video) refine(bitrate int) int {
+	clear(v.active)
+	room := max(int(float64(bitrate)/8*maxDebt.Seconds())/v.blockBytes, 1)
+	n := 0
+	for i, soft := range v.soft {
+		if soft != 0 && n < room {
+			v.active[i] = 1
+			n++
+		}
+	}
+	return n
+}
+
 // softened notes which macroblocks are to be coded again when the screen stands
 // still.
-func (v *video) softened(frame vp8.Frame, refined bool) {
+func (v *video) softened(frame vp8.Frame, refining int) {
 	soft := frame.Quantizer > refineQuantizer
 	switch {
-	case refined:
-		clear(v.soft)
+	case refining > 0:
+		for i, taken := range v.active {
+			v.soft[i] &^= taken
+		}
+		v.blockBytes = min(max(len(frame.Data)/refining, 8), 400)
 	case frame.Keyframe:
 		for i := range v.soft {
 			v.soft[i] = 0

@@ -4,8 +4,6 @@ package screen
 
 import (
 	"fmt"
-	"io"
-	"log"
 	"sync"
 
 	"github.com/jezek/xgb"
@@ -36,7 +34,6 @@ var atomNames = [...]string{
 }
 
 func dial(display string) (*server, error) {
-	xgb.Logger = log.New(io.Discard, "", 0) // it tells of missing Xauthority files, and of what it returns as errors too
 	conn, err := xgb.NewConnDisplay(display)
 	if err != nil {
 		return nil, fmt.Errorf("screen: the X server: %w", err)

@@ -51,6 +51,7 @@ func (m *Machine) routes() http.Handler {
 	mux.HandleFunc("POST "+guestapi.PathDeliver, answer(m.deliver))
 	mux.HandleFunc("POST "+guestapi.PathCollect, answer(m.collect))
 	mux.HandleFunc("GET "+guestapi.PathVNC, m.stream(machine.Browser))
+	mux.HandleFunc("GET "+guestapi.PathScreen, m.screen)
 	mux.HandleFunc("GET "+guestapi.PathTerminal, m.stream(machine.CLI))
 	return mux
 }
@@ -172,10 +173,12 @@ func (m *Machine) stream(kind machine.Kind) http.HandlerFunc {
 	}
 }
 
+// upgraded is the answer after which a stream is raw bytes.
+const upgraded = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + line.Upgrade + "\r\n\r\n"
+
 func echo(conn net.Conn, from io.Reader) {
 	defer func() { _ = conn.Close() }()
-	const head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + line.Upgrade + "\r\n\r\n"
-	if _, err := io.WriteString(conn, head+Greeting); err == nil {
+	if _, err := io.WriteString(conn, upgraded+Greeting); err == nil {
 		_, _ = io.Copy(conn, from)
 	}
 }

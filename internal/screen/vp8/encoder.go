@@ -198,7 +198,7 @@ func (e *Encoder) Encode(p Params) (Frame, error) {
 		if len(p.Active) != columns*rows {
 			return Frame{}, fmt.Errorf("%w: a map of %d blocks for %dx%d", ErrEncoder, len(p.Active), columns, rows)
 		}
-		active = (*C.uchar)(unsafe.Pointer(&p.Active[0])) //nolint:gosec // its length is checked
+		active = (*C.uchar)(unsafe.Pointer(&p.Active[0]))
 	}
 	var (
 		data       unsafe.Pointer
@@ -217,7 +217,7 @@ func (e *Encoder) Encode(p Params) (Frame, error) {
 	if size == 0 {
 		return Frame{}, fmt.Errorf("%w: no data", ErrEncoder)
 	}
-	return Frame{Data: unsafe.Slice((*byte)(data), int(size)), Keyframe: isKey != 0, Quantizer: int(q)}, nil //nolint:gosec // libvpx's own buffer
+	return Frame{Data: unsafe.Slice((*byte)(data), int(size)), Keyframe: isKey != 0, Quantizer: int(q)}, nil
 }
 
 func kbit(bits int) C.int { return C.int(max(bits/1000, 1)) }

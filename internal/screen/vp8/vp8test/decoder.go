@@ -58,7 +58,7 @@ func (d *Decoder) Decode(data []byte) (*image.RGBA, error) {
 	if len(data) == 0 {
 		return nil, errors.New("vp8test: no data")
 	}
-	if C.decode(d.c, (*C.uint8_t)(unsafe.Pointer(&data[0])), C.uint(len(data))) != 0 { //nolint:gosec // its length is given
+	if C.decode(d.c, (*C.uint8_t)(unsafe.Pointer(&data[0])), C.uint(len(data))) != 0 {
 		return nil, errors.New("vp8test: " + C.GoString(C.vpx_codec_error(d.c)))
 	}
 	frame := C.frame(d.c)
@@ -66,7 +66,7 @@ func (d *Decoder) Decode(data []byte) (*image.RGBA, error) {
 		return nil, errors.New("vp8test: no picture")
 	}
 	out := image.NewRGBA(image.Rect(0, 0, int(frame.d_w), int(frame.d_h)))
-	if C.to_rgba(frame, (*C.uint8_t)(unsafe.Pointer(&out.Pix[0]))) != 0 { //nolint:gosec // RGBA has no gaps
+	if C.to_rgba(frame, (*C.uint8_t)(unsafe.Pointer(&out.Pix[0]))) != 0 {
 		return nil, errors.New("vp8test: no colours")
 	}
 	return out, nil
