@@ -123,6 +123,9 @@ func (c Config) iceServers(g *rtc.Gateway) (func() []rtc.IceServer, error) {
 	if g == nil {
 		return nil, nil
 	}
+	if c.TurnListen != "" {
+		return g.IceServers, nil
+	}
 	r, err := c.relay()
 	if err != nil || r == nil {
 		return nil, err

@@ -227,7 +227,7 @@ func (l *loss) BindRemoteStream(_ *interceptor.StreamInfo, next interceptor.RTPR
 	})
 }
 
-func newViewer(t testing.TB, drop func(*rtp.Packet) bool) *viewer {
+func newViewer(t testing.TB, drop func(*rtp.Packet) bool, relays ...IceServer) *viewer {
 	t.Helper()
 	v := &viewer{
 		t: t, got: make(chan message, 4096), packets: make(chan *rtp.Packet, 1<<16),
@@ -252,7 +252,7 @@ func newViewer(t testing.TB, drop func(*rtp.Packet) bool) *viewer {
 	s.SetInterfaceFilter(func(name string) bool { return name == "lo" })
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeTCP4})
 	s.SetICEMulticastDNSMode(1)
-	pc, err := webrtc.NewAPI(webrtc.WithMediaEngine(media), webrtc.WithInterceptorRegistry(&chain), webrtc.WithSettingEngine(s)).NewPeerConnection(webrtc.Configuration{})
+	pc, err := webrtc.NewAPI(webrtc.WithMediaEngine(media), webrtc.WithInterceptorRegistry(&chain), webrtc.WithSettingEngine(s)).NewPeerConnection(relayOnly(relays))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,6 +291,17 @@ func newViewer(t testing.TB, drop func(*rtp.Packet) bool) *viewer {
 		}
 	})
 	return v
+}
+
+// relayOnly is a browser that may speak to TURN servers only; any other without
+// them.
+func relayOnly(relays []IceServer) webrtc.Configuration {
+	var c webrtc.Configuration
+	for _, r := range relays {
+		c.ICETransportPolicy = webrtc.ICETransportPolicyRelay
+		c.ICEServers = append(c.ICEServers, webrtc.ICEServer{URLs: r.URLs, Username: r.Username, Credential: r.Credential})
+	}
+	return c
 }
 
 // offer is the page's, without candidates: those come by trickling.

@@ -109,6 +109,7 @@ type Gateway struct {
 	cfg     Config
 	log     *slog.Logger
 	sockets *sockets
+	turn    *turnServer // nil: none
 	metrics *metrics
 
 	mu       sync.Mutex
@@ -132,9 +133,15 @@ func New(cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
+	var t *turnServer
+	if cfg.TurnListen != "" {
+		if t, err = newTurnServer(cfg.TurnListen, s); err != nil {
+			return nil, errors.Join(fmt.Errorf("TURN: %w", err), s.Close())
+		}
+	}
 	ctx, stop := context.WithCancelCause(context.Background())
 	return &Gateway{
-		cfg: cfg, log: cfg.Logger, sockets: s, metrics: m,
+		cfg: cfg, log: cfg.Logger, sockets: s, turn: t, metrics: m,
 		users: make(map[string]int), rooms: make(map[string]*room),
 		lastWork: ctx, stop: stop,
 	}, nil
@@ -244,5 +251,18 @@ func (g *Gateway) Close() error {
 	if !first {
 		return nil
 	}
-	return g.sockets.Close()
+	var err error
+	if g.turn != nil {
+		err = g.turn.server.Close()
+	}
+	return errors.Join(err, g.sockets.Close())
+}
+
+// IceServers are what pages are told of the TURN server in this process, with
+// credentials of the moment; none if there is none.
+func (g *Gateway) IceServers() []IceServer {
+	if g.turn == nil {
+		return nil
+	}
+	return g.turn.relay.Servers()
 }
