@@ -1,9 +1,13 @@
 package rtc
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
+	"syscall"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 func TestParsePublic(t *testing.T) {
@@ -74,4 +78,20 @@ func FuzzFragment(f *testing.F) {
 			t.Fatalf("%+v", r)
 		}
 	})
+}
+
+// New that failed for its port can be tried again with the same registry.
+func TestNewAgain(t *testing.T) {
+	taken := newGateway(t, nil)
+	reg := prometheus.NewRegistry()
+	if _, err := New(Config{Address: taken.Address().String(), Registerer: reg}); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Fatalf("%v", err)
+	}
+	g, err := New(Config{Address: "127.0.0.1:0", Registerer: reg})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Close(); err != nil {
+		t.Error(err)
+	}
 }

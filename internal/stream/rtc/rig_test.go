@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -100,7 +101,6 @@ func newGateway(t testing.TB, change func(*Config)) *Gateway {
 type toldGuest struct {
 	typ     guestapi.ScreenFrameType
 	payload []byte
-	at      time.Time
 }
 
 // guest is a machine's end of a screen stream.
@@ -120,7 +120,7 @@ func newGuest(t testing.TB) (*guest, io.ReadWriteCloser) {
 			if err != nil {
 				return
 			}
-			g.got <- toldGuest{typ, payload, time.Now()}
+			g.got <- toldGuest{typ, payload}
 		}
 	}()
 	return g, host
@@ -188,6 +188,7 @@ type viewer struct {
 	closing sync.Once
 	conn    *Conn
 	began   time.Time
+	ice     atomic.Int64  // from the offer until the viewer's checks had succeeded
 	first   time.Duration // from the offer to the first packet; read after one of packets
 }
 
@@ -199,7 +200,6 @@ type viewerOptions struct {
 	ended   func(context.Context) bool
 	drop    func(*rtp.Packet) bool // what is lost on the way
 	open    func(context.Context, string) (io.ReadWriteCloser, error)
-	raw     bool // no reading of the track
 }
 
 // loss is an interceptor before all others of a viewer: what it drops has never
@@ -273,6 +273,11 @@ func newViewer(t testing.TB, drop func(*rtp.Packet) bool, relays ...IceServer) *
 	pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
 		if s == webrtc.PeerConnectionStateClosed || s == webrtc.PeerConnectionStateFailed {
 			v.closing.Do(func() { close(v.closed) })
+		}
+	})
+	pc.OnICEConnectionStateChange(func(s webrtc.ICEConnectionState) {
+		if s == webrtc.ICEConnectionStateConnected {
+			v.ice.CompareAndSwap(0, int64(time.Since(v.began)))
 		}
 	})
 	pc.OnTrack(func(track *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {

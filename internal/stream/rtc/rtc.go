@@ -125,10 +125,6 @@ type Gateway struct {
 // New opens the sockets. Close ends what it began.
 func New(cfg Config) (*Gateway, error) {
 	cfg = cfg.withDefaults()
-	m, err := newMetrics(cfg.Registerer)
-	if err != nil {
-		return nil, err
-	}
 	s, err := listen(cfg.Address, cfg.Public)
 	if err != nil {
 		return nil, err
@@ -138,6 +134,13 @@ func New(cfg Config) (*Gateway, error) {
 		if t, err = newTurnServer(cfg.TurnListen, s); err != nil {
 			return nil, errors.Join(fmt.Errorf("TURN: %w", err), s.Close())
 		}
+	}
+	m, err := newMetrics(cfg.Registerer) // last: New may be tried again
+	if err != nil {
+		if t != nil {
+			err = errors.Join(err, t.server.Close())
+		}
+		return nil, errors.Join(err, s.Close())
 	}
 	ctx, stop := context.WithCancelCause(context.Background())
 	return &Gateway{

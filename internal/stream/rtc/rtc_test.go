@@ -2,6 +2,7 @@ package rtc
 
 import (
 	"testing"
+	"time"
 
 	"github.com/pion/rtp"
 
@@ -36,7 +37,7 @@ func TestConnect(t *testing.T) {
 			if v.conn.transport != want {
 				t.Errorf("it is %s", v.conn.transport)
 			}
-			t.Logf("from the offer to the first packet at the viewer at most %v", v.first)
+			t.Logf("from the offer: checks %v, the first packet at the viewer at most %v", time.Duration(v.ice.Load()), v.first)
 			if err := v.pc.Close(); err != nil {
 				t.Fatal(err)
 			}

@@ -41,7 +41,7 @@ func newTurnServer(address string, to *sockets) (*turnServer, error) {
 	}
 	t := &turnServer{relay: Relay{secret: make([]byte, 32)}, quota: quota{each: make(map[string]int)}}
 	rand.Read(t.relay.secret)
-	port := strconv.Itoa(udp.LocalAddr().(*net.UDPAddr).Port)
+	port := strconv.Itoa(int(addrPort(udp.LocalAddr()).Port()))
 	for _, a := range to.public {
 		host := net.JoinHostPort(a.Addr().String(), port)
 		t.relay.urls = append(t.relay.urls, "turn:"+host+"?transport=udp", "turn:"+host+"?transport=tcp")
@@ -119,12 +119,7 @@ type relayConn struct {
 
 // WriteTo implements net.PacketConn.
 func (r *relayConn) WriteTo(p []byte, addr net.Addr) (int, error) {
-	u, ok := addr.(*net.UDPAddr)
-	if !ok {
-		return 0, errRelayed
-	}
-	at := u.AddrPort()
-	at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+	at := addrPort(addr)
 	for i := range r.to.public {
 		if r.to.public[i] == at {
 			r.peer.Store(&r.to.public[i])
