@@ -58,3 +58,17 @@ func extensionID(p *rtp.Packet, _ *viewer) uint8 {
 	}
 	return 0
 }
+
+// The sockets may listen everywhere, and be announced elsewhere.
+func TestConnectToAnnounced(t *testing.T) {
+	for _, address := range []string{"0.0.0.0:0", "[::]:0", ":0", "localhost:0"} {
+		for _, transport := range []string{transportUDP, transportTCP} {
+			t.Run(address+" over "+transport, func(t *testing.T) {
+				g := newGateway(t, func(c *Config) { c.Address, c.Public = address, []string{"127.0.0.1"} })
+				v, gst := connect(t, g, viewerOptions{only: transport})
+				gst.film(100)
+				await(t, "a packet", v.packets)
+			})
+		}
+	}
+}
