@@ -48,7 +48,8 @@ Needs root and the golden image (anteroom image build).`,
 			return a.connect(cmd.Context(), s, args[0], home, force)
 		},
 	}
-	s.Flags(cmd.Flags(), "listen", "tls-cert", "tls-key", "acme-domain", "behind-proxy", "hosts", "upstreams", "upstreams-file",
+	s.Flags(cmd.Flags(), "listen", "tls-cert", "tls-key", "acme-domain", "behind-proxy", "hosts", "media-address", "media-public",
+		"upstreams", "upstreams-file",
 		"ca-files", "providers-dir", "image-dir", "guest", "runsc", "locale", "languages", "session-time",
 		"machine-memory", "machine-cpus", "min-free-memory", "log-format", "log-level")
 	cmd.Flags().StringVar(&home, "home", "", "home `directory` to write to (default: where the user who started this has the tool keep its files)")

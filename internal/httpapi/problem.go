@@ -189,7 +189,7 @@ func (s *Server) write(w http.ResponseWriter, r *http.Request, status int, conte
 	if r.Method == http.MethodHead {
 		return
 	}
-	if _, err := w.Write(b); err != nil {
+	if _, err := w.Write(b); err != nil { //nolint:gosec // JSON or SDP by its Content-Type, with nosniff
 		s.log.DebugContext(r.Context(), "answer not delivered", slog.Any("error", err))
 	}
 }

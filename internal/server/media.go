@@ -98,16 +98,16 @@ func newGateway(cfg Config, registry *prometheus.Registry) (*rtc.Gateway, error)
 		return nil, nil
 	}
 	address, chosen := cfg.mediaAddress()
-	make := func(address string) (*rtc.Gateway, error) {
+	open := func(address string) (*rtc.Gateway, error) {
 		return rtc.New(rtc.Config{
 			Address: address, Public: cfg.MediaPublic, TurnListen: cfg.TurnListen, Registerer: registry, Logger: cfg.Logger,
 		})
 	}
-	g, err := make(address)
+	g, err := open(address)
 	if errors.Is(err, syscall.EADDRINUSE) && chosen {
 		host, _, _ := net.SplitHostPort(address)
 		cfg.Logger.Info("the media port is in use: taking another", "address", address)
-		g, err = make(net.JoinHostPort(host, "0"))
+		g, err = open(net.JoinHostPort(host, "0"))
 	}
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("%s, UDP or TCP, is in use by another program: give another address with --media-address, or --media-address=off: %w", address, err)
@@ -122,6 +122,9 @@ func newGateway(cfg Config, registry *prometheus.Registry) (*rtc.Gateway, error)
 func (c Config) iceServers(g *rtc.Gateway) (func() []rtc.IceServer, error) {
 	if g == nil {
 		return nil, nil
+	}
+	if c.TurnListen != "" {
+		return g.IceServers, nil
 	}
 	r, err := c.relay()
 	if err != nil || r == nil {

@@ -399,7 +399,7 @@ func (c *Conn) enter() (left func()) {
 
 // writeMachine tells the machine.
 func (c *Conn) writeMachine() {
-	if err := c.to.run(nil); err != nil {
+	if err := c.to.run(); err != nil {
 		c.end(ending{reason: failedGuest, err: fmt.Errorf("%w: %w", errGone, err)})
 	}
 }

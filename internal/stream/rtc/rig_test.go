@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -100,7 +101,6 @@ func newGateway(t testing.TB, change func(*Config)) *Gateway {
 type toldGuest struct {
 	typ     guestapi.ScreenFrameType
 	payload []byte
-	at      time.Time
 }
 
 // guest is a machine's end of a screen stream.
@@ -120,7 +120,7 @@ func newGuest(t testing.TB) (*guest, io.ReadWriteCloser) {
 			if err != nil {
 				return
 			}
-			g.got <- toldGuest{typ, payload, time.Now()}
+			g.got <- toldGuest{typ, payload}
 		}
 	}()
 	return g, host
@@ -188,6 +188,7 @@ type viewer struct {
 	closing sync.Once
 	conn    *Conn
 	began   time.Time
+	ice     atomic.Int64  // from the offer until the viewer's checks had succeeded
 	first   time.Duration // from the offer to the first packet; read after one of packets
 }
 
@@ -199,7 +200,6 @@ type viewerOptions struct {
 	ended   func(context.Context) bool
 	drop    func(*rtp.Packet) bool // what is lost on the way
 	open    func(context.Context, string) (io.ReadWriteCloser, error)
-	raw     bool // no reading of the track
 }
 
 // loss is an interceptor before all others of a viewer: what it drops has never
@@ -227,7 +227,7 @@ func (l *loss) BindRemoteStream(_ *interceptor.StreamInfo, next interceptor.RTPR
 	})
 }
 
-func newViewer(t testing.TB, drop func(*rtp.Packet) bool) *viewer {
+func newViewer(t testing.TB, drop func(*rtp.Packet) bool, relays ...IceServer) *viewer {
 	t.Helper()
 	v := &viewer{
 		t: t, got: make(chan message, 4096), packets: make(chan *rtp.Packet, 1<<16),
@@ -252,7 +252,7 @@ func newViewer(t testing.TB, drop func(*rtp.Packet) bool) *viewer {
 	s.SetInterfaceFilter(func(name string) bool { return name == "lo" })
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeTCP4})
 	s.SetICEMulticastDNSMode(1)
-	pc, err := webrtc.NewAPI(webrtc.WithMediaEngine(media), webrtc.WithInterceptorRegistry(&chain), webrtc.WithSettingEngine(s)).NewPeerConnection(webrtc.Configuration{})
+	pc, err := webrtc.NewAPI(webrtc.WithMediaEngine(media), webrtc.WithInterceptorRegistry(&chain), webrtc.WithSettingEngine(s)).NewPeerConnection(relayOnly(relays))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,6 +275,11 @@ func newViewer(t testing.TB, drop func(*rtp.Packet) bool) *viewer {
 			v.closing.Do(func() { close(v.closed) })
 		}
 	})
+	pc.OnICEConnectionStateChange(func(s webrtc.ICEConnectionState) {
+		if s == webrtc.ICEConnectionStateConnected {
+			v.ice.CompareAndSwap(0, int64(time.Since(v.began)))
+		}
+	})
 	pc.OnTrack(func(track *webrtc.TrackRemote, _ *webrtc.RTPReceiver) {
 		for {
 			p, _, err := track.ReadRTP()
@@ -291,6 +296,17 @@ func newViewer(t testing.TB, drop func(*rtp.Packet) bool) *viewer {
 		}
 	})
 	return v
+}
+
+// relayOnly is a browser that may speak to TURN servers only; any other without
+// them.
+func relayOnly(relays []IceServer) webrtc.Configuration {
+	var c webrtc.Configuration
+	for _, r := range relays {
+		c.ICETransportPolicy = webrtc.ICETransportPolicyRelay
+		c.ICEServers = append(c.ICEServers, webrtc.ICEServer{URLs: r.URLs, Username: r.Username, Credential: r.Credential})
+	}
+	return c
 }
 
 // offer is the page's, without candidates: those come by trickling.

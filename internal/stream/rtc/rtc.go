@@ -109,6 +109,7 @@ type Gateway struct {
 	cfg     Config
 	log     *slog.Logger
 	sockets *sockets
+	turn    *turnServer // nil: none
 	metrics *metrics
 
 	mu       sync.Mutex
@@ -124,17 +125,26 @@ type Gateway struct {
 // New opens the sockets. Close ends what it began.
 func New(cfg Config) (*Gateway, error) {
 	cfg = cfg.withDefaults()
-	m, err := newMetrics(cfg.Registerer)
-	if err != nil {
-		return nil, err
-	}
 	s, err := listen(cfg.Address, cfg.Public)
 	if err != nil {
 		return nil, err
 	}
+	var t *turnServer
+	if cfg.TurnListen != "" {
+		if t, err = newTurnServer(cfg.TurnListen, s); err != nil {
+			return nil, errors.Join(fmt.Errorf("TURN: %w", err), s.Close())
+		}
+	}
+	m, err := newMetrics(cfg.Registerer) // last: New may be tried again
+	if err != nil {
+		if t != nil {
+			err = errors.Join(err, t.server.Close())
+		}
+		return nil, errors.Join(err, s.Close())
+	}
 	ctx, stop := context.WithCancelCause(context.Background())
 	return &Gateway{
-		cfg: cfg, log: cfg.Logger, sockets: s, metrics: m,
+		cfg: cfg, log: cfg.Logger, sockets: s, turn: t, metrics: m,
 		users: make(map[string]int), rooms: make(map[string]*room),
 		lastWork: ctx, stop: stop,
 	}, nil
@@ -244,5 +254,18 @@ func (g *Gateway) Close() error {
 	if !first {
 		return nil
 	}
-	return g.sockets.Close()
+	var err error
+	if g.turn != nil {
+		err = g.turn.server.Close()
+	}
+	return errors.Join(err, g.sockets.Close())
+}
+
+// IceServers are what pages are told of the TURN server in this process, with
+// credentials of the moment; none if there is none.
+func (g *Gateway) IceServers() []IceServer {
+	if g.turn == nil {
+		return nil
+	}
+	return g.turn.relay.Servers()
 }

@@ -2,6 +2,7 @@ package rtc
 
 import (
 	"testing"
+	"time"
 
 	"github.com/pion/rtp"
 
@@ -36,7 +37,7 @@ func TestConnect(t *testing.T) {
 			if v.conn.transport != want {
 				t.Errorf("it is %s", v.conn.transport)
 			}
-			t.Logf("from the offer to the first packet at the viewer at most %v", v.first)
+			t.Logf("from the offer: checks %v, the first packet at the viewer at most %v", time.Duration(v.ice.Load()), v.first)
 			if err := v.pc.Close(); err != nil {
 				t.Fatal(err)
 			}
@@ -56,4 +57,18 @@ func extensionID(p *rtp.Packet, _ *viewer) uint8 {
 		}
 	}
 	return 0
+}
+
+// The sockets may listen everywhere, and be announced elsewhere.
+func TestConnectToAnnounced(t *testing.T) {
+	for _, address := range []string{"0.0.0.0:0", "[::]:0", ":0", "localhost:0"} {
+		for _, transport := range []string{transportUDP, transportTCP} {
+			t.Run(address+" over "+transport, func(t *testing.T) {
+				g := newGateway(t, func(c *Config) { c.Address, c.Public = address, []string{"127.0.0.1"} })
+				v, gst := connect(t, g, viewerOptions{only: transport})
+				gst.film(100)
+				await(t, "a packet", v.packets)
+			})
+		}
+	}
 }

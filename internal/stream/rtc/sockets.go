@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -48,8 +49,7 @@ func listen(address string, public []string) (*sockets, error) {
 	if err != nil {
 		return nil, err
 	}
-	at := udp.LocalAddr().(*net.UDPAddr).AddrPort()
-	at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+	at := addrPort(udp.LocalAddr())
 	s := &sockets{address: at}
 	if s.public, err = announced(at, public); err != nil {
 		return nil, errors.Join(err, udp.Close(), tcp.Close())
@@ -67,26 +67,39 @@ func listen(address string, public []string) (*sockets, error) {
 
 // listenBoth opens both sockets on one port.
 func listenBoth(address string) (*net.UDPConn, net.Listener, error) {
-	_, port, err := net.SplitHostPort(address)
+	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%q must be host:port: %w", address, err)
 	}
 	for try := 0; ; try++ {
-		packets, err := net.ListenPacket("udp", address)
+		at, err := net.ResolveUDPAddr("udp", address)
 		if err != nil {
 			return nil, nil, err
 		}
-		host, _, _ := net.SplitHostPort(address)
-		_, got, _ := net.SplitHostPort(packets.LocalAddr().String())
-		tcp, err := net.Listen("tcp", net.JoinHostPort(host, got))
-		if err == nil {
-			return packets.(*net.UDPConn), tcp, nil
+		udp, err := net.ListenUDP("udp", at)
+		if err != nil {
+			return nil, nil, err
 		}
-		_ = packets.Close()
+		got := addrPort(udp.LocalAddr()).Port()
+		tcp, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(int(got))))
+		if err == nil {
+			return udp, tcp, nil
+		}
+		_ = udp.Close()
 		if port != "0" || !errors.Is(err, syscall.EADDRINUSE) || try == portRetries {
 			return nil, nil, err
 		}
 	}
+}
+
+// addrPort is a UDP address; the zero value of any other.
+func addrPort(a net.Addr) netip.AddrPort {
+	u, ok := a.(*net.UDPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	at := u.AddrPort()
+	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 }
 
 // announced are the addresses that viewers are told.

@@ -157,8 +157,8 @@ func (t *toGuest) next(now time.Time) (msgs [][]byte, wait time.Duration, finish
 	return msgs, wait, t.finished
 }
 
-// run writes until finish, an error of the writer, or done.
-func (t *toGuest) run(done <-chan struct{}) error {
+// run writes until finish, or an error of the writer.
+func (t *toGuest) run() error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -179,8 +179,6 @@ func (t *toGuest) run(done <-chan struct{}) error {
 		select {
 		case <-t.wake:
 		case <-later:
-		case <-done:
-			return nil
 		}
 	}
 }

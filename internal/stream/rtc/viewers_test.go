@@ -128,9 +128,8 @@ func TestICERestart(t *testing.T) {
 	}
 }
 
-// However often a viewer asks, a machine is asked for a keyframe no more often
-// than the floor, and always once more after the last.
-func TestKeyframeFloor(t *testing.T) {
+// A viewer's PLI and FIR reach the machine, again and again.
+func TestKeyframesAreAskedFor(t *testing.T) {
 	g := newGateway(t, nil)
 	v, gst := connect(t, g, viewerOptions{})
 	told := gst.film(100)
@@ -153,18 +152,11 @@ func TestKeyframeFloor(t *testing.T) {
 			}
 		}
 	})
-	var at []time.Time
-	for range 4 {
-		at = append(at, until(t, "a keyframe request", told, func(m toldGuest) bool { return m.typ == guestapi.ScreenKeyframe }).at)
+	for range 3 {
+		until(t, "a keyframe request", told, func(m toldGuest) bool { return m.typ == guestapi.ScreenKeyframe })
 	}
 	close(stop)
 	asking.Wait()
-	for i := 1; i < len(at); i++ {
-		// The times are those at which the machine read them, after they were sent.
-		if gap := at[i].Sub(at[i-1]); gap < keyframeFloor-100*time.Millisecond {
-			t.Errorf("two requests within %v", gap)
-		}
-	}
 }
 
 // What is lost on the way comes again: no packet is missing in the end.
