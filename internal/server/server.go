@@ -94,11 +94,16 @@ func run(ctx context.Context, cfg Config, p purpose) error {
 	defer func() { _ = db.Close() }()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	providers, err := provider.Load(cfg.ProvidersDir)
+	if err != nil {
+		return err
+	}
+	cfg.Logger.Info("providers", "loaded", providers)
 	golden, err := image.Find(image.Config{Dir: cfg.ImageDir, Guest: cfg.Guest})
 	if err != nil {
 		return err
 	}
-	service, out, closeService, err := newService(ctx, cfg, p, db, golden, registry)
+	service, out, closeService, err := newService(ctx, cfg, p, db, providers, golden, registry)
 	if err != nil {
 		return err
 	}
@@ -282,16 +287,11 @@ func newLink(ctx context.Context, db *sqlite.DB, userID, page string, expires ti
 }
 
 // newService makes everything below the API, and what ends it.
-func newService(ctx context.Context, cfg Config, p purpose, db *sqlite.DB, golden image.Image, registry *prometheus.Registry) (*control.Service, *outward, func(), error) {
+func newService(ctx context.Context, cfg Config, p purpose, db *sqlite.DB, providers *provider.Set, golden image.Image, registry *prometheus.Registry) (*control.Service, *outward, func(), error) {
 	sealed, err := OpenVault(ctx, cfg, db)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	providers, err := provider.Load(cfg.ProvidersDir)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	cfg.Logger.Info("providers", "loaded", providers)
 	cas, err := ReadCAs(cfg.CAFiles)
 	if err != nil {
 		return nil, nil, nil, err
