@@ -10,25 +10,35 @@ import (
 	"github.com/anteroom/anteroom/test/idp"
 )
 
-// screen is what scripts share that look at the remote screen: the canvas is
-// copied to one of their own, so that it is never read back itself.
-const screen = `const canvas = document.querySelector("[data-testid=viewer] .stage-live canvas");
-  if (!canvas || !canvas.width || !canvas.height) return null;
+// screen is what scripts share that look at the remote screen: its picture, a
+// video or noVNC's canvas, is copied to a canvas of their own. The colours of a
+// video are off by what its encoder makes of them.
+const screen = `const by = document.querySelector(".viewer")?.dataset.transport;
+  const live = document.querySelector("[data-testid=viewer] .stage-live " + (by === "vnc" ? "canvas" : "video"));
+  if (!by || !live) return null;
+  const width = live.videoWidth ?? live.width, height = live.videoHeight ?? live.height;
+  if (!width || !height) return null;
   const pixels = (x, y, w, h, W, H) => {
     const probe = document.createElement("canvas");
     probe.width = W; probe.height = H;
     const ctx = probe.getContext("2d", {willReadFrequently: true});
-    ctx.drawImage(canvas, x, y, w, h, 0, 0, W, H);
+    ctx.drawImage(live, x, y, w, h, 0, 0, W, H);
     return ctx.getImageData(0, 0, W, H).data;
   };
-  const column = (x) => { const d = pixels(x, 0, 1, canvas.height, 1, canvas.height);
-    return (y, r, g, b, by) => Math.abs(d[4*y]-r) <= by && Math.abs(d[4*y+1]-g) <= by && Math.abs(d[4*y+2]-b) <= by && d[4*y+3] === 255; };`
+  const off = by === "vnc" ? 0 : 16;
+  const column = (x) => { const d = pixels(x, 0, 1, height, 1, height);
+    return (y, r, g, b, by) => Math.abs(d[4*y]-r) <= by+off && Math.abs(d[4*y+1]-g) <= by+off && Math.abs(d[4*y+2]-b) <= by+off && d[4*y+3] === 255; };
+  // A pixel of the screen, as a point of the page: as large as fits, in the middle.
+  const place = (x, y) => {
+    const box = live.getBoundingClientRect(), scale = Math.min(box.width / width, box.height / height);
+    return {X: box.x + (box.width - width * scale) / 2 + x * scale, Y: box.y + (box.height - height * scale) / 2 + y * scale};
+  };`
 
 // band finds the coloured band at the top of a sign-in page of the test
 // identity provider: the row below it, or 0.
 const band = `const bandEnd = (r, g, b) => {
-    const is = column(canvas.width >> 1);
-    for (let y = 0, run = 0; y < canvas.height; y++) {
+    const is = column(width >> 1);
+    for (let y = 0, run = 0; y < height; y++) {
       if (is(y, r, g, b, 12)) run++;
       else if (run >= 60) return y;
       else run = 0;
@@ -36,17 +46,17 @@ const band = `const bandEnd = (r, g, b) => {
     return 0;
   };`
 
-// painted says whether the canvas shows more than one colour.
+// painted says whether the screen shows more than one colour.
 const painted = `const isPainted = () => {
-    const d = pixels(0, 0, canvas.width, canvas.height, 32, 32);
+    const d = pixels(0, 0, width, height, 32, 32);
     for (let i = 0; i < d.length; i += 4) {
       if (d[i+3] === 255 && (Math.abs(d[i]-d[0]) > 8 || Math.abs(d[i+1]-d[1]) > 8 || Math.abs(d[i+2]-d[2]) > 8)) return true;
     }
     return false;
   };`
 
-// WaitViewer waits until a picture is on the viewer's canvas: a frame of more
-// than one colour.
+// WaitViewer waits until the viewer shows a picture: a frame of more than one
+// colour.
 func (p *Page) WaitViewer(ctx context.Context) error {
 	_, err := look[bool](ctx, p, "at the viewer", `() => { `+screen+painted+` return isPainted(); }`)
 	return err
@@ -62,7 +72,7 @@ func (p *Page) WaitSignInPage(ctx context.Context, provider idp.Provider) error 
 }
 
 // SignInAt signs in at the provider's sign-in page on the remote screen: a
-// click on each field through the viewer's canvas, its text by the keyboard,
+// click on each field through the viewer, its text by the keyboard,
 // and Enter.
 func (p *Page) SignInAt(ctx context.Context, provider idp.Provider, email, password string) error {
 	if err := p.FillEmail(ctx, provider, email); err != nil {
@@ -164,29 +174,28 @@ type field struct {
 // apart as a field is high, grey, or nearly black where the focus is. Text is
 // what is dark in a field's left part, behind where an empty one has its caret.
 func (p *Page) fieldsThat(ctx context.Context, provider idp.Provider, what, are string, args ...any) ([]field, error) {
-	const height = 48
+	const tall = 48
 	r, g, b := provider.Band()
-	return look[[]field](ctx, p, fmt.Sprintf("at the viewer for the fields of %s %s", provider, what), `(r, g, b, height, args) => { `+screen+band+`
-  const middle = canvas.width >> 1, x = middle + 180, is = column(x);
+	return look[[]field](ctx, p, fmt.Sprintf("at the viewer for the fields of %s %s", provider, what), `(r, g, b, tall, args) => { `+screen+band+`
+  const middle = width >> 1, x = middle + 180, is = column(x);
   const grey = (y) => is(y, 136, 136, 136, 24), black = (y) => is(y, 16, 16, 16, 40);
   const found = [];
   const top = bandEnd(r, g, b);
   if (!top) return null;
-  const box = canvas.getBoundingClientRect();
   const text = (y) => pixels(middle - 204, y - 12, 100, 24, 100, 24).some((v, i) => i % 4 === 1 && v < 110);
-  for (let y = top + 1; y + height < canvas.height; y++) {
+  for (let y = top + 1; y + tall < height; y++) {
     for (const line of [grey, black]) {
       // A border is two pixels wide, and between the lines the field is white.
-      if (line(y) && !line(y - 1) && is(y + 4, 255, 255, 255, 8) && (line(y + height - 1) || line(y + height - 2)) && !line(y + height + 2)) {
-        const at = y + height / 2;
-        found.push({X: box.x + x * box.width / canvas.width, Y: box.y + at * box.height / canvas.height, Focused: line === black, Filled: text(at)});
-        y += height;
+      if (line(y) && !line(y - 1) && is(y + 4, 255, 255, 255, 8) && (line(y + tall - 1) || line(y + tall - 2)) && !line(y + tall + 2)) {
+        const at = y + tall / 2;
+        found.push({...place(x, at), Focused: line === black, Filled: text(at)});
+        y += tall;
         break;
       }
     }
   }
   return found.length === 2 && (`+are+`)(found, ...args) ? found : null;
-}`, r, g, b, height, append([]any{}, args...))
+}`, r, g, b, tall, append([]any{}, args...))
 }
 
 // WaitViewerPhase waits until the viewer says that it is "connecting", "live",

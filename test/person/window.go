@@ -23,7 +23,7 @@ type Screen struct{ Width, Height, PlaceWidth, PlaceHeight float64 }
 // Screen waits for the viewer to be there and measures it.
 func (p *Page) Screen(ctx context.Context) (Screen, error) {
 	return look[Screen](ctx, p, "at the viewer's size", `() => { `+screen+`
-  const place = document.querySelector("[data-testid=viewer]");
-  return {Width: canvas.width, Height: canvas.height, PlaceWidth: place.clientWidth, PlaceHeight: place.clientHeight};
+  const all = document.querySelector("[data-testid=viewer]");
+  return {Width: width, Height: height, PlaceWidth: all.clientWidth, PlaceHeight: all.clientHeight};
 }`)
 }
