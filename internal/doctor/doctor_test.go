@@ -44,7 +44,9 @@ func patient(t *testing.T) server.Config {
 
 func program(t *testing.T, text string) string {
 	t.Helper()
-	return write(t, filepath.Join(t.TempDir(), "program"), text, 0o755)
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "anteroom-screen"), "", 0o755) // it belongs beside the agent
+	return write(t, filepath.Join(dir, "program"), text, 0o755)
 }
 
 func write(t *testing.T, path, text string, mode os.FileMode) string {

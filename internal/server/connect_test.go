@@ -93,7 +93,14 @@ func TestCheckGuest(t *testing.T) {
 		}
 		return path
 	}
-	if err := CheckGuest(t.Context(), program("[ $1 = build ] && echo devel")); err != nil {
+	good := program("[ $1 = build ] && echo devel")
+	if err := CheckGuest(t.Context(), good); err == nil || !strings.Contains(err.Error(), "anteroom-screen is missing") {
+		t.Errorf("without anteroom-screen: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(filepath.Dir(good), "anteroom-screen"), nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckGuest(t.Context(), good); err != nil {
 		t.Error(err)
 	}
 	for name, path := range map[string]string{"another": program("echo other"), "one that fails": program("echo devel; exit 1")} {

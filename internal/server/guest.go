@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -38,6 +39,9 @@ func CheckGuest(ctx context.Context, path string) error {
 	// One from before it could be asked knows no "build".
 	if id := strings.TrimSpace(string(out)); err != nil || id != buildinfo.ID() {
 		return fmt.Errorf("%s: %w (%q, this is %q): build both together (make build), then the image again (anteroom image build)", path, ErrGuestBuild, id, buildinfo.ID())
+	}
+	if screen := filepath.Join(filepath.Dir(path), "anteroom-screen"); unix.Access(screen, unix.X_OK) != nil {
+		return fmt.Errorf("%s is missing: build it (make build), it belongs beside anteroom-guest", screen)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"slices"
 	"testing"
@@ -170,6 +171,50 @@ func testStart(t *testing.T, s Setup) {
 	hello := make([]byte, 12)
 	if _, err := io.ReadFull(vnc, hello); err != nil || !bytes.HasPrefix(hello, []byte("RFB 003.")) {
 		t.Errorf("the screen says %q (%v)", hello, err)
+	}
+	testScreen(t, client)
+}
+
+// testScreen: the machine's screen comes as video, with a whole picture at first
+// and whenever one is wanted.
+func testScreen(t *testing.T, client *guestapi.Client) {
+	t.Helper()
+	var refused *guestapi.StatusError
+	if _, err := client.Screen(limited(t), "mpeg2"); !errors.As(err, &refused) || refused.Code != http.StatusBadRequest {
+		t.Errorf("a codec that there is not: %v", err)
+	}
+	video, err := client.Screen(limited(t), "vp8")
+	if err != nil {
+		t.Fatalf("its screen as video: %v", err)
+	}
+	defer func() { _ = video.Close() }()
+	keyframe := func() guestapi.VideoFrame {
+		t.Helper()
+		for {
+			kind, payload, err := guestapi.ReadScreenFrame(video, nil)
+			if err != nil {
+				t.Fatalf("its screen as video: %v", err)
+			}
+			if kind != guestapi.ScreenVideo {
+				continue
+			}
+			f, err := guestapi.ParseVideo(payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.Keyframe {
+				return f
+			}
+		}
+	}
+	stop := context.AfterFunc(limited(t), func() { _ = video.Close() })
+	defer stop()
+	first := keyframe()
+	if err := guestapi.WriteScreenFrame(video, guestapi.ScreenKeyframe, nil); err != nil {
+		t.Fatal(err)
+	}
+	if again := keyframe(); again.Width != first.Width || again.Height != first.Height || again.Time < first.Time {
+		t.Errorf("%dx%d at %d, then %dx%d at %d", first.Width, first.Height, first.Time, again.Width, again.Height, again.Time)
 	}
 }
 
