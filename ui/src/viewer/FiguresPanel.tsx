@@ -11,7 +11,7 @@ interface Props {
 }
 
 const EVERY_MS = 1000;
-const NAMES: Record<Transport, string> = { udp: "Video over UDP", tcp: "Video over TCP", vnc: "Pictures (VNC)" };
+const NAMES: Record<Transport, string> = { udp: "Video over UDP", tcp: "Video over TCP", vnc: "VNC" };
 
 /** FiguresPanel says how the connection to the screen is doing. */
 export function FiguresPanel({ read, transport, says }: Props): JSX.Element {

@@ -216,6 +216,24 @@ it("moves down two seconds after the last sign of life", async () => {
   expect(await page.evaluate(() => document.activeElement?.getAttribute("data-testid"))).toBe("viewer-keys");
 });
 
+it.each([true, false])("takes what an input method composes, once (video: %s)", async (video) => {
+  const { page, gateway } = await open({}, (g) => (g.enabled = video));
+  await on(page, video ? "udp" : "vnc");
+  await page.getByTestId("viewer").click();
+  const cdp = await page.context().newCDPSession(page);
+  const compose = (text: string): Promise<unknown> => cdp.send("Input.imeSetComposition", { text, selectionStart: text.length, selectionEnd: text.length });
+  for (const text of ["に", "にほ", "にほん", "日本"]) await compose(text);
+  expect(await page.getByTestId("viewer-keys").evaluate((b) => getComputedStyle(b).opacity)).toBe("1");
+  await cdp.send("Input.insertText", { text: "日本" });
+  await page.keyboard.press("x");
+  await until(async () => {
+    const typed = video ? await gateway.typed() : String.fromCodePoint(...(await stage.seen()).keys.map((k) => k & 0xffffff));
+    expect(typed).toBe("日本x");
+  });
+  expect(await page.getByTestId("viewer-keys").inputValue()).toBe("");
+  expect(await page.getByTestId("viewer-keys").evaluate((b) => getComputedStyle(b).opacity)).toBe("0");
+});
+
 it("takes fingers: a tap, a drag, two that scroll", async () => {
   const { page, gateway } = await open({ viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true });
   await on(page, "udp");
