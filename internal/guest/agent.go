@@ -39,12 +39,42 @@ type Agent struct {
 	lineMu sync.Mutex
 	line   *line.Line // the line that is up, or nil
 
+	staleMu sync.Mutex
+	stale   bool // the browser holds random state of the snapshot; see renewed
+	taken   bool // the machine is somebody's: the browser may be renewed
+
 	mu         sync.Mutex // guards all below, and holds one configuration at a time
 	configured *guestapi.Configure
 	ack        guestapi.Ack
 	browser    *browser
 	person     *person
 	catcher    *catch.Catcher // nil until configured, and where there can be none
+}
+
+// errStale is what a connection ends with that a browser from the snapshot tried
+// to make. The browser that it asks in vain makes it again.
+var errStale = errors.New("the browser is only now made one of its own")
+
+// renewed makes a browser from the snapshot one of its own, if that has not been
+// done, and says whether it had been: nothing that it holds of the snapshot's
+// random state gets as far as the host. A machine that is nobody's yet has no
+// connections, since a snapshot is taken of it. It is done no earlier than it is
+// needed, since it takes the processor from whoever waits for a first picture.
+func (a *Agent) renewed() bool {
+	a.staleMu.Lock()
+	defer a.staleMu.Unlock()
+	if a.stale && a.taken {
+		endNetworkService()
+		a.stale = false
+		return false
+	}
+	return !a.stale
+}
+
+func (a *Agent) setStale(stale, taken bool) {
+	a.staleMu.Lock()
+	defer a.staleMu.Unlock()
+	a.stale, a.taken = stale, taken
 }
 
 // redial is how long the agent waits between two tries to reach the host. A
@@ -155,6 +185,9 @@ func (a *Agent) setLine(l *line.Line) {
 
 // dialHost opens a stream to the host's egress proxy.
 func (a *Agent) dialHost(ctx context.Context) (net.Conn, error) {
+	if !a.renewed() {
+		return nil, errStale
+	}
 	a.lineMu.Lock()
 	l := a.line
 	a.lineMu.Unlock()

@@ -45,8 +45,8 @@ type browserSettings struct {
 	Languages string
 }
 
-// browser is the machine's Chromium. One goroutine at a time may call start,
-// renew and open; the agent's mutex sees to it.
+// browser is the machine's Chromium. One goroutine at a time may call start
+// and open; the agent's mutex sees to it.
 type browser struct {
 	env    []string
 	logs   io.Writer
@@ -207,11 +207,11 @@ func dialSingleton(ctx context.Context) (net.Conn, error) {
 	return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(profileDir, "SingletonSocket"))
 }
 
-// renew ends the processes of a restored Chromium that hold random state which
-// the other machines from the same snapshot hold too: the network service (TLS)
-// is started anew by Chromium at once. Pages never run in a process from
-// before: the empty page's is not used for any other.
-func (b *browser) renew() {
+// endNetworkService ends the process of a restored Chromium that holds random
+// state which the other machines from the same snapshot hold too (that of TLS);
+// Chromium starts it anew at once. Pages never run in a process from before: the
+// empty page's is not used for any other.
+func endNetworkService() {
 	for _, pid := range chromiumProcesses("--utility-sub-type=network.mojom.NetworkService") {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}

@@ -39,6 +39,7 @@ func (a *Agent) warm(ctx context.Context, in guestapi.Warm) error {
 	if err := writeCAs(in.CAPEM); err != nil {
 		return err
 	}
+	a.setStale(true, false) // as it will be in every machine from the snapshot
 	if err := a.browser.start(ctx, browserSettings{CAPEM: in.CAPEM, Locale: in.Locale, Languages: in.Languages}); err != nil {
 		return err
 	}
@@ -116,11 +117,12 @@ func (a *Agent) configure(ctx context.Context, in guestapi.Configure) (guestapi.
 	restored := false
 	if a.browser != nil {
 		want := browserSettings{CAPEM: in.CAPEM, Locale: in.Locale, Languages: in.Languages}
-		if restored = a.browser.running() && a.browser.settings == want; restored {
-			a.browser.renew()
-		} else if err := a.browser.start(ctx, want); err != nil {
-			return guestapi.Ack{}, err
+		if restored = a.browser.running() && a.browser.settings == want; !restored {
+			if err := a.browser.start(ctx, want); err != nil {
+				return guestapi.Ack{}, err
+			}
 		}
+		a.setStale(restored, true)
 		if err := rfb.Resize(ctx, vncSocket, in.Width, in.Height); err != nil {
 			return guestapi.Ack{}, err
 		}

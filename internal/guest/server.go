@@ -35,6 +35,7 @@ func (a *Agent) routes() http.Handler {
 			if in.Provider == nil || in.Provider.Name != r.PathValue("provider") {
 				return guestapi.AuthStatus{}, errors.New("the body describes another provider than the path")
 			}
+			a.renewed()
 			return p.startAuth(in)
 		})(w, r)
 	}))
