@@ -140,7 +140,7 @@ build_race() {
   local sources=$1 wanted name
   wanted=$({ printf '%s %s %s' "$sources" "$(digest internal/web/dist)" "${race_flags[*]}" && declare -f build_race; } | key)
   mkdir -p bin/race
-  for name in anteroom-guest anteroom-demo runsc; do ln -sfn "../$name" "bin/race/$name"; done
+  for name in anteroom-guest anteroom-screen anteroom-demo runsc; do ln -sfn "../$name" "bin/race/$name"; done
   [[ -x bin/race/anteroom ]] && is_made race "$wanted" && return
   get_go
   CGO_ENABLED=1 GOFLAGS='' step "Building anteroom with the race detector" go build "${race_flags[@]}" -buildvcs=false \
