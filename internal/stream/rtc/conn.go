@@ -67,6 +67,7 @@ type Conn struct {
 	stop      context.CancelFunc
 	said      chan struct{} // closed when the page is told nothing more; nil until its channel is open
 	done      chan struct{}
+	parting   *parting
 	ice       atomic.Bool // checks have succeeded
 	word      atomic.Value
 	transport string // "udp" or "tcp", once connected
@@ -118,6 +119,7 @@ func (g *Gateway) connect(ctx, life context.Context, r Request, o *offer) (c *Co
 	if err == nil && failed == nil {
 		c.to = newToGuest(c.machine, g.metrics.keyframes.Inc)
 		c.to.bitrate(uint32(c.rate.Target())) //nolint:gosec // bounded
+		c.parting = g.partings.expect(c.id, r)
 		c.room.add(c)
 		c.callbacks()
 		g.metrics.offers.Inc()
@@ -176,9 +178,6 @@ func (c *Conn) ID() string { return c.id }
 
 // Done is closed when nothing of the connection is left.
 func (c *Conn) Done() <-chan struct{} { return c.done }
-
-// Close ends the connection, as when the viewer leaves. It does not wait.
-func (c *Conn) Close() { c.end(ending{}) }
 
 // Patch takes a fragment of the viewer's: candidates, which are counted and left
 // out, or an ICE restart, which is answered.
@@ -309,6 +308,7 @@ func (c *Conn) run() {
 	writing.Wait()
 	timer.Stop()
 	_ = c.machine.Close()
+	c.g.partings.over(c.parting, c.to.lastHanded())
 	if e.word != "" {
 		c.farewell()
 	}

@@ -77,7 +77,7 @@ func (c *Conn) channel(dc *webrtc.DataChannel) {
 // read takes a channel's messages. Beyond the limit they are a reason to end the
 // connection where strict, and left out where not.
 func (c *Conn) read(ch *datachannel.DataChannel, take func([]byte, bool) error, limit *tokens.Limiter, strict bool) {
-	buf := make([]byte, guestapi.MaxScreenInput)
+	buf := make([]byte, guestapi.MaxScreenMessage)
 	bytes := tokens.NewLimiter(bytesPerSecond, bytesBurst)
 	if !strict {
 		buf = buf[:64]
@@ -116,7 +116,7 @@ func (c *Conn) moved(msg []byte, text bool) error {
 	if err != nil || text || in.Type != guestapi.InputMove {
 		return badViewer("no move on the channel for them")
 	}
-	return c.to.input(in)
+	return c.to.input(in, false)
 }
 
 // did takes a message of the other channel.
@@ -126,7 +126,7 @@ func (c *Conn) did(msg []byte, text bool) error {
 		if err != nil {
 			return badViewer("%v", err)
 		}
-		return c.to.input(in)
+		return c.to.input(in, true)
 	}
 	if len(msg) > maxControlText {
 		return badViewer("a message that is too long")
