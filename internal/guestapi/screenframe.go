@@ -46,10 +46,10 @@ const (
 
 // Limits of a screen stream.
 const (
-	MaxVideoFrame  = 4 << 20   // bytes of an encoded frame
-	MaxCursorSide  = 128       // pixels; browsers show no larger one
-	MaxInputText   = 4 << 10   // bytes of one message
-	MaxWheel       = 120 * 100 // 120 are one notch
+	MaxVideoFrame = 4 << 20   // bytes of an encoded frame
+	MaxCursorSide = 128       // pixels; browsers show no larger one
+	MaxInputText  = 4 << 10   // bytes of one message
+	MaxWheel      = 120 * 100 // 120 are one notch
 
 	// MaxScreenMessage is what one message of a data channel may be: a browser
 	// takes no longer one. What goes to viewers as one is made to fit.

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	keyframeFloor  = 500 * time.Millisecond // between two keyframes that a machine is asked for
-	maxWaiting     = 512                    // messages to a machine that takes none
+	keyframeFloor  = 500 * time.Millisecond        // between two keyframes that a machine is asked for
+	maxWaiting     = 512                           // messages to a machine that takes none
 	maxWaitingSize = 4 * guestapi.MaxScreenMessage // the clipboard may be given more than once
 )
 
