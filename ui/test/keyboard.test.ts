@@ -270,6 +270,23 @@ describe("Typist", () => {
     expect(b.out).toHaveLength(5);
   });
 
+  it("gives the clipboard again to every screen, until another text is copied over there", () => {
+    const t = new Typist();
+    const [a, b, c, d] = [screen(), screen(), screen(), screen()];
+    t.open(a, []);
+    t.clipboard("mine");
+    t.hold();
+    t.open(b, []);
+    t.copied("mine"); // an echo
+    t.text("1");
+    t.hold();
+    t.open(c, [{ text: "2" }]);
+    t.copied("theirs");
+    t.hold();
+    t.open(d, []);
+    expect([a.out, b.out, c.out, d.out]).toEqual([["[mine]"], ["[mine]", "1"], ["[mine]", "2"], []]);
+  });
+
   it("gives up what waited too long", () => {
     const t = new Typist();
     const b = screen();

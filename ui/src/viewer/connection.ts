@@ -146,7 +146,9 @@ export class ViewerConnection {
   private says(of: () => Screen): Omit<ScreenEvents, "reached" | "ready" | "ended"> {
     return {
       clipboard: (text) => {
-        if (of() === this.ladder.screen) this.o.onClipboard(clip(text));
+        if (of() !== this.ladder.screen) return;
+        this.typist.copied(text);
+        this.o.onClipboard(clip(text));
       },
       role: (role) => {
         this.roles.set(of(), role);
