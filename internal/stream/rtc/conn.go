@@ -70,12 +70,13 @@ type Conn struct {
 	parting   *parting
 	ice       atomic.Bool // checks have succeeded
 	word      atomic.Value
-	transport string // "udp" or "tcp", once connected
+	saidStats stats // its reader's alone
 
 	mu       sync.Mutex
 	closing  bool
 	work     sync.WaitGroup
-	channels map[string]bool
+	channels  map[string]bool
+	transport string // "udp" or "tcp", once connected; only run's goroutine writes it
 
 	signalling sync.Mutex
 	ufrag      string
@@ -386,10 +387,13 @@ func cancelled(ctx context.Context) ending {
 
 // enter begins what a viewer is there for, once it has connected.
 func (c *Conn) enter() (left func()) {
-	c.transport = transportUDP
+	transport := transportUDP
 	if pair, err := c.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair(); err == nil && pair != nil && pair.Local.Protocol == webrtc.ICEProtocolTCP {
-		c.transport = transportTCP
+		transport = transportTCP
 	}
+	c.mu.Lock()
+	c.transport = transport
+	c.mu.Unlock()
 	c.room.enter(c)
 	c.queue.start()
 	c.to.keyframe()

@@ -136,13 +136,17 @@ func (c *Conn) did(msg []byte, text bool) error {
 			Width  float64 `json:"width"`
 			Height float64 `json:"height"`
 		} `json:"resize"`
-		Control *bool `json:"control"`
+		Control *bool           `json:"control"`
+		Stats   json.RawMessage `json:"stats"`
 	}
 	if err := json.Unmarshal(msg, &m); err != nil {
 		return badViewer("a message that is no JSON")
 	}
 	if m.Resize != nil {
 		c.to.want(side(m.Resize.Width), side(m.Resize.Height))
+	}
+	if m.Stats != nil {
+		c.stats(m.Stats)
 	}
 	if m.Control != nil && *m.Control {
 		c.room.take(c)

@@ -7,6 +7,7 @@ import { place, Pointer } from "./pointer";
 import type { Ended, Figures, Screen, ScreenEvents, Typed } from "./screen";
 import { remoteSize } from "./size";
 import type { Still } from "./still";
+import type { Stats } from "./story";
 import { isModifier } from "./typist";
 import { decode, encode, pieces, type Closing, type Input, type Point, type Role, type Said } from "./wire";
 
@@ -133,6 +134,8 @@ export class VideoScreen implements Screen {
     void this.lookNow();
   }
 
+  readonly tell = (stats: Stats): void => this.say({ stats });
+
   async figures(): Promise<Figures | null> {
     if (this.over) return null;
     const now = look(await this.pc.getStats(), performance.now());
@@ -205,7 +208,7 @@ export class VideoScreen implements Screen {
 
   private readyIfSo(): void {
     if (!this.picture || !this.open) return;
-    this.say({ stats: { transport: this.transport, first_frame_ms: Math.round(performance.now() - this.began) } });
+    this.tell({ transport: this.transport, first_frame_ms: Math.round(performance.now() - this.began) });
     this.events.ready();
   }
 
@@ -219,7 +222,7 @@ export class VideoScreen implements Screen {
     this.journal.heard(this.pulse.heardAt);
     if (state === "stalled" && this.picture) this.end("stalled");
     // Any message is answered by the channel itself.
-    else if (state === "quiet") this.say({ stats: {} });
+    else if (state === "quiet") this.tell({});
   }
 
   private said(s: Said): void {

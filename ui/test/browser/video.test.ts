@@ -153,6 +153,12 @@ it("is on noVNC within three seconds when no video gets through, and goes up whe
   await on(page, "udp");
   await page.keyboard.type("cd");
   await until(async () => expect(await gateway.typed()).toBe("cd"));
+  const told = (await gateway.got()).map((g) => String(g.data)).filter((d) => d.includes('"stats":{"switch"'));
+  expect(told.map((d) => (JSON.parse(d) as { stats: { switch: object } }).stats.switch)).toEqual([
+    { to: "vnc", reason: "unreached" },
+    { to: "udp", reason: "better" },
+  ]);
+  expect(told[0]).toContain('"transport":"vnc","first_frame_ms":');
   expect((await stage.seen()).keys).toEqual([0x61, 0x62]);
   expect(await page.locator(".stage-still canvas").count()).toBe(0);
 });
