@@ -1,5 +1,5 @@
 // What is typed on which layout, as browsers tell it, and what goes out.
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { Keyboard, KeyReader, system, type System } from "../src/viewer/keyboard";
 import type { Keys } from "../src/viewer/screen";
 import { Typist } from "../src/viewer/typist";

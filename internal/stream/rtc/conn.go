@@ -72,9 +72,9 @@ type Conn struct {
 	word      atomic.Value
 	saidStats stats // its reader's alone
 
-	mu       sync.Mutex
-	closing  bool
-	work     sync.WaitGroup
+	mu        sync.Mutex
+	closing   bool
+	work      sync.WaitGroup
 	channels  map[string]bool
 	transport string // "udp" or "tcp", once connected; only run's goroutine writes it
 
