@@ -352,8 +352,9 @@ func TestRestore(t *testing.T) {
 	}
 	first, second := x.attach(t), x.attach(t)
 	first.tap('a')
+	e.until("a", 0)
 	second.tap('b')
-	e.until("ab", 0)
+	e.until("b", 0)
 	_ = first.in.Close()
 	<-first.done
 	second.key('c', true)

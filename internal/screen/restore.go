@@ -27,7 +27,7 @@ func Restore(display string) error {
 	}
 	for code := range 8 * len(down.Keys) {
 		if down.Keys[code/8]&(1<<(code%8)) != 0 {
-			xtest.FakeInput(x.conn, xproto.KeyRelease, byte(code), 0, 0, 0, 0, 0) //nolint:gosec // below 256
+			xtest.FakeInput(x.conn, xproto.KeyRelease, byte(code), 0, 0, 0, 0, 0)
 		}
 	}
 	for n := range byte(5) {

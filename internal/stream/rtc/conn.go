@@ -36,6 +36,10 @@ const (
 	releaseTime = time.Second
 	// rateStep is how much a bitrate must change for an encoder to be told.
 	rateStep = 0.05
+	// quietTime is how long a machine may take to do what it was given last, before
+	// the viewer is told; what it may still send meanwhile is read up to quietBytes.
+	quietTime  = 400 * time.Millisecond
+	quietBytes = 16 << 20
 )
 
 // Conn is one viewer's connection. The gateway runs it; what it ends with is
@@ -68,7 +72,8 @@ type Conn struct {
 	said      chan struct{} // closed when the page is told nothing more; nil until its channel is open
 	done      chan struct{}
 	parting   *parting
-	ice       atomic.Bool // checks have succeeded
+	quiet     chan struct{} // closed when the machine has ended its side
+	ice       atomic.Bool   // checks have succeeded
 	word      atomic.Value
 	saidStats stats // its reader's alone
 
@@ -99,7 +104,7 @@ func (g *Gateway) connect(ctx, life context.Context, r Request, o *offer) (c *Co
 		id: base64.RawURLEncoding.EncodeToString(id), g: g, req: r, room: g.room(r.Session), offer: o, life: life, began: time.Now(),
 		out: newOutbox(o.maxMessage), queue: newFrames(), rate: newRate(time.Now),
 		connected: make(chan struct{}), pictured: make(chan struct{}), ended: make(chan ending, 1),
-		done: make(chan struct{}), channels: make(map[string]bool),
+		done: make(chan struct{}), quiet: make(chan struct{}), channels: make(map[string]bool),
 		ufrag: o.ufrag, candidates: o.candidates,
 	}
 	c.running, c.stop = context.WithCancel(context.WithoutCancel(life))
@@ -309,6 +314,7 @@ func (c *Conn) run() {
 	writing.Wait()
 	timer.Stop()
 	_ = c.machine.Close()
+	c.settle()
 	c.g.partings.over(c.parting, c.to.lastHanded())
 	if e.word != "" {
 		c.farewell()
@@ -325,6 +331,17 @@ func (c *Conn) run() {
 	}
 	c.g.log.Log(context.WithoutCancel(c.life), level, "viewer left", slog.String("session", c.req.Session), slog.String("transport", c.transport),
 		slog.String("reason", e.reason), slog.String("told", e.word), slog.Duration("after", time.Since(c.began)), slog.Any("error", e.err))
+}
+
+// settle waits until the machine has done what it was given, which it says by
+// ending its side: what is typed elsewhere from then on comes after it.
+func (c *Conn) settle() {
+	timer := time.NewTimer(quietTime)
+	defer timer.Stop()
+	select {
+	case <-c.quiet:
+	case <-timer.C:
+	}
 }
 
 // farewell waits until the page has the last message, or for a moment.
@@ -410,6 +427,7 @@ func (c *Conn) writeMachine() {
 
 // readMachine takes what the machine sends, as fast as a machine may.
 func (c *Conn) readMachine() {
+	defer close(c.quiet)
 	count, size := tokens.NewLimiter(guestFrames, guestFrameBurst), tokens.NewLimiter(guestBytes, guestByteBurst)
 	for {
 		typ, payload, err := guestapi.ReadScreenFrame(c.machine, nil)
@@ -423,6 +441,7 @@ func (c *Conn) readMachine() {
 			return
 		}
 		if count.Wait(c.running) != nil || size.WaitN(c.running, len(payload)) != nil {
+			_, _ = io.CopyN(io.Discard, c.machine, quietBytes)
 			return
 		}
 	}

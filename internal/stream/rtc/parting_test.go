@@ -3,6 +3,7 @@ package rtc
 import (
 	"context"
 	"fmt"
+	"io"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,6 +88,57 @@ func TestLeaveOfAMachineThatStalls(t *testing.T) {
 	}
 	if _, ok, err := g.Leave(testContext(t), "u", "s", v.conn.ID()); !ok || err != nil {
 		t.Fatal(ok, err)
+	}
+}
+
+// halfClosing is a stream whose Close ends one direction only, as those to a
+// machine do.
+type halfClosing struct {
+	io.ReadCloser
+	io.Writer
+	close func() error
+}
+
+func (h halfClosing) Close() error { return h.close() }
+
+// The answer comes when the machine has done what it was given.
+func TestLeaveWaitsForTheMachine(t *testing.T) {
+	g := newGateway(t, nil)
+	fromGuest, guestOut := io.Pipe()
+	guestIn, toGuest := io.Pipe()
+	machine := halfClosing{fromGuest, toGuest, toGuest.Close}
+	v := newViewer(t, nil)
+	v.join(g, viewerOptions{open: func(context.Context, string) (io.ReadWriteCloser, error) { return machine, nil }})
+	await(t, "the input channel", v.open)
+	finished := make(chan struct{})
+	gotKey := make(chan struct{}, 1)
+	go func() {
+		for {
+			typ, _, err := guestapi.ReadScreenFrame(guestIn, nil)
+			if err != nil {
+				break
+			}
+			if typ == guestapi.InputKey {
+				gotKey <- struct{}{}
+			}
+		}
+		for range 20 { // it is still at it, and shows it
+			_ = guestapi.WriteScreenFrame(guestOut, guestapi.ScreenVideo, guestapi.AppendVideo(nil, guestapi.VideoFrame{Width: 8, Height: 8, Data: []byte("x")}))
+			time.Sleep(2 * time.Millisecond)
+		}
+		close(finished)
+		_ = guestOut.Close()
+	}()
+	v.json("role")
+	v.do(guestapi.Input{Type: guestapi.InputKey, ID: 3, Down: true})
+	await(t, "the key", gotKey)
+	if n, ok, err := g.Leave(testContext(t), "u", "s", v.conn.ID()); n != 3 || !ok || err != nil {
+		t.Errorf("%d, %v, %v", n, ok, err)
+	}
+	select {
+	case <-finished:
+	default:
+		t.Error("the machine is still at it")
 	}
 }
 
