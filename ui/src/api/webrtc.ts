@@ -47,6 +47,15 @@ export async function sendCandidates(location: string, fragment: string): Promis
   await ask(location, { method: "PATCH", headers: { "Content-Type": "application/trickle-ice-sdpfrag" }, body: fragment });
 }
 
+/** sendRestart asks for an ICE restart, and resolves to the server's new name and
+ * password as a fragment. */
+export async function sendRestart(location: string, fragment: string): Promise<string> {
+  const headers = { "Content-Type": "application/trickle-ice-sdpfrag" };
+  const res = await ask(location, { method: "PATCH", headers, body: fragment, signal: AbortSignal.timeout(ANSWER_MS) });
+  if (!res.ok) throw await problem(res);
+  return res.text();
+}
+
 /** endVideo ends a connection, also while the page goes away. It resolves to
  * the id of the last input of the ordered channel that the server has handed
  * on: it hands on nothing more. null where the server does not say. */

@@ -2,7 +2,7 @@ import { ApiError } from "../api/errors";
 import { endVideo } from "../api/webrtc";
 import { Journal } from "./journal";
 import { figuresOf, look, Pixels, Pulse, type Look } from "./measure";
-import { negotiate } from "./negotiate";
+import { negotiate, Restarts } from "./negotiate";
 import { place, Pointer } from "./pointer";
 import type { Ended, Figures, Screen, ScreenEvents, Typed } from "./screen";
 import { remoteSize } from "./size";
@@ -52,6 +52,7 @@ export class VideoScreen implements Screen {
   private left: Promise<Typed[]> | null = null;
   private asked = "";
   private watch: ReturnType<typeof setInterval> | undefined;
+  private readonly restarts: Restarts;
   private resizing: ReturnType<typeof setTimeout> | undefined;
   private before: Look | null = null;
 
@@ -85,9 +86,10 @@ export class VideoScreen implements Screen {
     this.input.onclose = () => this.end("broken");
     this.pc.ontrack = (e) => this.onTrack(e);
     this.pc.onconnectionstatechange = () => this.onState();
-    this.pc.oniceconnectionstatechange = () => this.pc.iceConnectionState === "connected" && this.events.reached();
+    this.pc.oniceconnectionstatechange = () => this.onIce();
     addEventListener("pagehide", this.onPageHide);
     this.location = negotiate(this.pc, o.session, o.transport);
+    this.restarts = new Restarts(this.pc, this.location, o.transport);
     this.location.catch((err: unknown) => this.end(err instanceof ApiError && err.temporary ? "unreached" : "refused"));
   }
 
@@ -152,6 +154,7 @@ export class VideoScreen implements Screen {
   private async close(): Promise<Typed[]> {
     this.over = true;
     removeEventListener("pagehide", this.onPageHide);
+    this.restarts.stop();
     clearInterval(this.watch);
     clearTimeout(this.resizing);
     this.sizes.disconnect();
@@ -191,6 +194,11 @@ export class VideoScreen implements Screen {
     if (state === "connected") {
       this.watch ??= setInterval(() => void this.lookNow(), LOOK_MS);
     } else if (state === "failed" || state === "closed") this.end(this.picture ? "broken" : "unreached");
+  }
+
+  private onIce(): void {
+    if (this.pc.iceConnectionState === "connected") this.events.reached();
+    else if (this.pc.iceConnectionState === "disconnected") this.restarts.now();
   }
 
   private readonly onPicture = (now: number, meta: VideoFrameCallbackMetadata): void => {

@@ -240,6 +240,20 @@ it.each([true, false])("takes what an input method composes, once (video: %s)", 
   expect(await page.getByTestId("viewer-keys").evaluate((b) => getComputedStyle(b).opacity)).toBe("0");
 });
 
+it("finds another path when the network changes, on the same connection", async () => {
+  const { page, gateway } = await open();
+  await on(page, "udp");
+  for (const n of [1, 2]) {
+    await page.evaluate(() => window.dispatchEvent(new Event("online")));
+    await until(async () => expect(gateway.restarts).toBe(n));
+    await page.keyboard.press("a");
+    await until(async () => expect(await gateway.typed()).toBe("a".repeat(n)));
+  }
+  await page.waitForTimeout(2500); // a picture that stalled would have been left by now
+  expect(gateway.offers).toHaveLength(1);
+  await on(page, "udp");
+});
+
 it("takes fingers: a tap, a drag, two that scroll", async () => {
   const { page, gateway } = await open({ viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true });
   await on(page, "udp");
