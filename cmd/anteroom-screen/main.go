@@ -31,6 +31,7 @@ func run() error {
 	codec := flag.String("codec", "vp8", "vp8")
 	vnc := flag.String("vnc", "", "the unix `socket` on which the X server takes a new size")
 	speed := flag.Int("speed", 0, "the encoder's, 1 to 16; 0 for what is best")
+	restore := flag.Bool("restore", false, "undo what a program of this name has left that was killed, and end")
 	flag.Parse()
 	if *codec != "vp8" {
 		return fmt.Errorf("--codec %q: only vp8 is known", *codec)
@@ -38,6 +39,9 @@ func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	xgb.Logger = log.New(io.Discard, "", 0) // it tells of a missing Xauthority, and what it returns as errors too
+	if *restore {
+		return screen.Restore(os.Getenv("DISPLAY"))
+	}
 	in, err := pollable(os.Stdin)
 	if err != nil {
 		return err

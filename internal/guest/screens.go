@@ -16,6 +16,7 @@ const (
 	screenProgram = "/usr/sbin/anteroom-screen"
 	screenCodec   = "vp8"
 	screenGrace   = time.Second
+	restoreTime   = 3 * time.Second
 	// screenMemory is what Go's part of the program keeps to. Beside it are at
 	// most 32 MiB that are shared with the X server, and some pictures.
 	screenMemory = "64MiB"
@@ -135,7 +136,25 @@ func (s *Screens) Serve(stream io.ReadWriteCloser) error {
 	_ = stream.Close()
 	pumps.Wait()
 	if code := proc.exitCode(); code != 0 {
+		s.restore()
 		return fmt.Errorf("anteroom-screen: exit code %d", code)
 	}
 	return nil
+}
+
+// restore lets go of what a program that was killed has left held down, and has
+// the X server repeat keys again.
+func (s *Screens) restore() {
+	proc, err := startProcess(processSpec{
+		user: s.user, file: s.program, argv: []string{"anteroom-screen", "--restore"}, env: s.env, stderr: s.log,
+	})
+	if err != nil {
+		return
+	}
+	select {
+	case <-proc.done:
+	case <-s.ending:
+	case <-time.After(restoreTime):
+	}
+	proc.stop(0)
 }

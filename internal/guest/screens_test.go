@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -85,6 +86,37 @@ func TestScreen(t *testing.T) {
 	}
 	_ = conn.Close()
 	waitFor(t, "the program's end", func() bool { return gone(pid) })
+}
+
+// A program that is killed lets go of nothing: another one does it.
+func TestScreenIsRestored(t *testing.T) {
+	said := filepath.Join(openTempDir(t), "said")
+	if err := os.WriteFile(said, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(said, 0o666); err != nil { // whatever the umask
+		t.Fatal(err)
+	}
+	_, address := screenHost(t, `[ "$1" = --restore ] && { echo "$*" >>`+said+`; exit; }; echo up; read x; [ "$x" != die ] || kill -9 $$`)
+	for _, last := range []string{"live", "die"} {
+		if text, err := os.ReadFile(said); err != nil || len(text) > 0 {
+			t.Errorf("restored without a reason: %q, %v", text, err)
+		}
+		_, conn, r := openScreen(t, address, "vp8")
+		if _, err := r.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, last+"\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitFor(t, "it to be restored", func() bool {
+		text, err := os.ReadFile(said)
+		return err == nil && string(text) == "--restore\n"
+	})
 }
 
 func TestScreensAreLimited(t *testing.T) {

@@ -46,13 +46,19 @@ const (
 
 // Limits of a screen stream.
 const (
-	MaxVideoFrame  = 4 << 20   // bytes of an encoded frame
-	MaxCursorSide  = 256       // pixels
-	MaxClipboard   = 256 << 10 // bytes
-	MaxInputText   = 4 << 10   // bytes of one message
-	MaxWheel       = 120 * 100 // 120 are one notch
-	MaxScreenInput = 1 + MaxClipboard
+	MaxVideoFrame = 4 << 20   // bytes of an encoded frame
+	MaxCursorSide = 128       // pixels; browsers show no larger one
+	MaxInputText  = 4 << 10   // bytes of one message
+	MaxWheel      = 120 * 100 // 120 are one notch
+
+	// MaxScreenMessage is what one message of a data channel may be: a browser
+	// takes no longer one. What goes to viewers as one is made to fit.
+	MaxScreenMessage = 256 << 10
+	MaxClipboard     = MaxScreenMessage - 1 // bytes; the other is the type
 )
+
+// A cursor fits into a message; this does not compile otherwise.
+const _ = uint(MaxScreenMessage - (1 + 8 + 4*MaxCursorSide*MaxCursorSide))
 
 const screenHeaderBytes = 5
 

@@ -746,6 +746,12 @@ type WebRTC struct {
 	IceServers []IceServer `json:"ice_servers"`
 }
 
+// WebRTCParting defines model for WebRTCParting.
+type WebRTCParting struct {
+	// Input The id of the last message on `input` that was handed on to the machine; 0 is none. None after it was, none will be.
+	Input int64 `json:"input"`
+}
+
 // After defines model for After.
 type After = int64
 

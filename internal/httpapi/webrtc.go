@@ -126,15 +126,25 @@ func (a api) PatchWebrtc(w http.ResponseWriter, r *http.Request, id ID, connecti
 	}
 }
 
-// CloseWebrtc ends a connection.
+// CloseWebrtc ends a connection, and says how far what was done on it has come.
 func (a api) CloseWebrtc(w http.ResponseWriter, r *http.Request, id ID, connection Connection) {
-	conn, ok := a.connection(w, r, id, connection)
+	s, ok := a.session(w, r, id)
 	if !ok {
 		return
 	}
-	conn.Close()
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(http.StatusNoContent)
+	if a.cfg.WebRTC == nil || !validID(connection) {
+		a.noConnection(w, r)
+		return
+	}
+	input, ok, err := a.cfg.WebRTC.Leave(r.Context(), who(r).user.ID, string(s.ID), connection)
+	switch {
+	case !ok:
+		a.noConnection(w, r)
+	case err != nil:
+		a.failWebRTC(w, r, err)
+	default:
+		a.json(w, r, http.StatusOK, WebRTCParting{Input: int64(input)})
+	}
 }
 
 // connection finds the user's own connection to their own session.
@@ -148,8 +158,12 @@ func (a api) connection(w http.ResponseWriter, r *http.Request, id ID, connectio
 			return c, true
 		}
 	}
-	a.problem(w, r, ProblemCodeNotFound, "There is nothing here by that name, or it is not yours.")
+	a.noConnection(w, r)
 	return nil, false
+}
+
+func (a api) noConnection(w http.ResponseWriter, r *http.Request) {
+	a.problem(w, r, ProblemCodeNotFound, "There is nothing here by that name, or it is not yours.")
 }
 
 // text reads a body of a media type; if it is not one, text answers and returns

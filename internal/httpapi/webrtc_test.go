@@ -171,11 +171,15 @@ func TestWebRTC(t *testing.T) {
 			rr.problem(rr.do("PATCH", location, tt.body, bearer(r.alice.token), tt.edit), tt.want)
 		})
 	}
-	if a := r.do("DELETE", location, "", bearer(r.alice.token)); a.status != http.StatusNoContent {
-		t.Errorf("%d %s", a.status, a.body)
+	// Asked again, as when an answer was lost, it is the same.
+	for range 2 {
+		if a := r.do("DELETE", location, "", bearer(r.alice.token)); a.status != http.StatusOK || a.body != `{"input":0}`+"\n" {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+		r.problem(r.do("DELETE", location, "", bearer(r.bob.token)), ProblemCodeNotFound)
 	}
 	gone(t, g)
-	r.problem(r.do("DELETE", location, "", bearer(r.alice.token)), ProblemCodeNotFound)
+	r.problem(r.do("PATCH", location, candidate, bearer(r.alice.token), fragment), ProblemCodeNotFound)
 }
 
 // gone waits until no viewer is left.
@@ -263,7 +267,7 @@ func TestWebRTCRefuses(t *testing.T) {
 		}
 		drain(rr.guestEnd())
 		rr.problem(ask(), ProblemCodeTooManyViewers)
-		if a := rr.do("DELETE", a.header.Get("Location"), "", bearer(r.alice.token)); a.status != http.StatusNoContent {
+		if a := rr.do("DELETE", a.header.Get("Location"), "", bearer(r.alice.token)); a.status != http.StatusOK {
 			t.Fatalf("%d %s", a.status, a.body)
 		}
 	})

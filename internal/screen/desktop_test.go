@@ -115,7 +115,7 @@ func TestCursor(t *testing.T) {
 	}
 	large := &xfixes.GetCursorImageReply{Width: 300, Height: 300, CursorImage: make([]uint32, 300*300)}
 	large.CursorImage[0] = 1 << 31
-	if got := cursorOf(large); got.Width != 256 || len(got.RGBA) != 4*256*256 {
+	if got := cursorOf(large); got.Width != guestapi.MaxCursorSide || len(got.RGBA) != 4*guestapi.MaxCursorSide*guestapi.MaxCursorSide {
 		t.Errorf("a large one: %d, %d bytes", got.Width, len(got.RGBA))
 	}
 }

@@ -172,10 +172,9 @@ func (k *keyboard) release() {
 // prepare makes the keyboard what is expected of it: its map is known, no lock
 // is on, no key repeats by itself.
 func (k *keyboard) prepare() {
-	if !k.repeat {
-		k.repeat = true
-		xproto.ChangeKeyboardControl(k.x.conn, xproto.KbAutoRepeatMode, []uint32{xproto.AutoRepeatModeOff})
-	}
+	// Each time: another viewer's leaving has it on again.
+	k.repeat = true
+	xproto.ChangeKeyboardControl(k.x.conn, xproto.KbAutoRepeatMode, []uint32{xproto.AutoRepeatModeOff})
 	state := xproto.QueryPointer(k.x.conn, k.x.root)
 	_ = k.load() // without an X server there is nothing to type into
 	reply, err := state.Reply()

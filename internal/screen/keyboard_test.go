@@ -337,6 +337,51 @@ func TestKeysGoUp(t *testing.T) {
 	}
 }
 
+// What a viewer's program that was killed has left is undone, and keys repeat
+// again once nobody types.
+func TestRestore(t *testing.T) {
+	x := startXvnc(t)
+	e := x.entry(t, true, 0)
+	repeats := func() bool {
+		t.Helper()
+		reply, err := xproto.GetKeyboardControl(e.conn).Reply()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return reply.GlobalAutoRepeat == xproto.AutoRepeatModeOn
+	}
+	first, second := x.attach(t), x.attach(t)
+	first.tap('a')
+	e.until("a", 0)
+	second.tap('b')
+	e.until("b", 0)
+	_ = first.in.Close()
+	<-first.done
+	second.key('c', true)
+	second.input(guestapi.Input{Type: guestapi.InputButton, Button: 1, Down: true, X: 10, Y: 10})
+	e.until("c", 1)
+	if repeats() {
+		t.Error("the X server repeats while a viewer types")
+	}
+	if err := Restore(x.display); err != nil {
+		t.Fatal(err)
+	}
+	e.until("", 0)
+	if pointer, err := xproto.QueryPointer(e.conn, e.root).Reply(); err != nil || pointer.Mask != 0 {
+		t.Errorf("buttons and modifiers: %x, %v", pointer.Mask, err)
+	}
+	if !repeats() {
+		t.Error("the X server does not repeat")
+	}
+	second.tap('d')
+	e.until("d", 0)
+	_ = second.in.Close()
+	<-second.done
+	if !repeats() {
+		t.Error("the X server does not repeat when all viewers have gone")
+	}
+}
+
 func TestCases(t *testing.T) {
 	for r, want := range map[rune]string{'a': "aA", 'É': "éÉ", 'ж': "жЖ", 'Σ': "σΣ", 'ς': "", 'ß': "", 'ı': "", 'İ': "", '世': "", '1': "", 'ÿ': "ÿŸ", 'µ': ""} {
 		small, capital, ok := cases(keysymOf(r))

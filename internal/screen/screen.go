@@ -103,11 +103,11 @@ func (s *stream) run(ctx context.Context, out *output) error {
 	reading.Go(func() { cancel(s.read(ctx)) })
 	<-ctx.Done()
 	_ = s.cfg.In.Close()
-	_ = s.cfg.Out.Close()
 	reading.Wait()
 	s.pointer.release()
 	s.keys.release()
 	s.x.conn.Sync()
+	_ = s.cfg.Out.Close() // which says that all of it is done
 	all.Wait()
 	s.x.close()
 	events.Wait()

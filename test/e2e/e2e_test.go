@@ -42,7 +42,7 @@ func run(m *testing.M) (code int) {
 	}
 	defer func() { failed(shared.browser.Close()) }()
 	began := time.Now()
-	if shared.rig, err = harness.Start(ctx, harness.Config{Sites: endingSites()}); failed(err) {
+	if shared.rig, err = harness.Start(ctx, harness.Config{Sites: sites()}); failed(err) {
 		return code
 	}
 	fmt.Printf("server up in %.1fs\n", time.Since(began).Seconds())

@@ -136,10 +136,10 @@ var endingTools = map[string]string{
 	"silent": "exit 0", // and has signed in to nothing
 }
 
-// endingSites are the hosts that they need: a tool is not started whose hosts
-// cannot be reached.
-func endingSites() map[string]http.Handler {
-	sites := map[string]http.Handler{}
+// sites are the hosts that they need: a tool is not started whose hosts cannot
+// be reached; and that of the page to type on.
+func sites() map[string]http.Handler {
+	sites := map[string]http.Handler{typingHost: &typing}
 	for name := range endingTools {
 		sites[name+".example"] = http.NotFoundHandler()
 	}

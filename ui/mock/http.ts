@@ -36,7 +36,7 @@ function routes(w: World): Route[] {
     }],
     ["POST", /^\/api\/v1\/sessions\/(\w+)\/tickets$/, (m) => (session(m[1]) ? ok(w.ticket(), 201) : missing())],
     ["GET", /^\/api\/v1\/sessions\/(\w+)\/webrtc$/, (m) => (session(m[1]) ? ok({ enabled: false, ice_servers: [] }) : missing())],
-    ["DELETE", /^\/api\/v1\/sessions\/\w+\/webrtc\/\w+$/, () => (w.seen.videosEnded++, { status: 204 })],
+    ["DELETE", /^\/api\/v1\/sessions\/\w+\/webrtc\/\w+$/, () => (w.seen.videosEnded++, ok({ input: 0 }))],
     ["POST", /^\/api\/v1\/machines$/, () => ok(w.machine())],
     ["GET", /^\/api\/v1\/machines$/, () => ok({ machines: w.machines })],
     ["POST", /^\/api\/v1\/machines\/(\w+)\/tickets$/, () => {

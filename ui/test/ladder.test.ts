@@ -3,6 +3,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { FALL_MS, HEAD_START_MS, says, TRY_MS, type LadderState } from "../src/viewer/choice";
 import { Ladder } from "../src/viewer/ladder";
+import { Story } from "../src/viewer/story";
 import { rig } from "./ladderRig";
 
 beforeEach(() => void vi.useFakeTimers());
@@ -270,5 +271,27 @@ describe("the end", () => {
     expect(r.made.every((m) => m.gone)).toBe(true);
     expect(r.states).toHaveLength(states);
     expect(r.made).toHaveLength(3);
+  });
+});
+
+describe("the story", () => {
+  it("is every change of the transport and its reason, told once", () => {
+    const s = new Story();
+    s.on({ transport: null, reason: "" });
+    s.on({ transport: "udp", reason: "" });
+    expect(s.take()).toEqual([]);
+    s.on({ transport: null, reason: "stalled" });
+    s.on({ transport: "vnc", reason: "stalled" });
+    s.on({ transport: "vnc", reason: "unreached" });
+    s.on({ transport: "tcp", reason: "unreached" });
+    expect(s.take()).toEqual([{ switch: { to: "vnc", reason: "stalled" } }, { switch: { to: "tcp", reason: "better" } }]);
+    expect(s.take()).toEqual([]);
+  });
+
+  it("says how long the first picture took over noVNC", () => {
+    const s = new Story();
+    vi.advanceTimersByTime(1200);
+    s.on({ transport: "vnc", reason: "off" });
+    expect(s.take()).toEqual([{ transport: "vnc", first_frame_ms: 1200, switch: { to: "vnc", reason: "off" } }]);
   });
 });

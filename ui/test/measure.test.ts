@@ -3,7 +3,7 @@ import { cursorStyle } from "../src/viewer/cursor";
 import { Gestures } from "../src/viewer/gestures";
 import { Journal } from "../src/viewer/journal";
 import { figuresOf, look, Pixels, Pulse, type Look } from "../src/viewer/measure";
-import { fragment, only } from "../src/viewer/negotiate";
+import { fragment, only, renewed } from "../src/viewer/negotiate";
 import { place } from "../src/viewer/pointer";
 
 describe("place", () => {
@@ -126,6 +126,9 @@ describe("an answer's candidates", () => {
   });
 
   it("of the page go as a fragment", () => {
+    expect(renewed("v=0\r\na=ice-ufrag:old\r\na=ice-pwd:$$\r\na=x\r\na=ice-ufrag:old\r\n", "a=ice-lite\r\na=ice-ufrag:n$&w\r\na=ice-pwd:new\r\n")).toBe(
+      "v=0\r\na=ice-ufrag:n$&w\r\na=ice-pwd:new\r\na=x\r\na=ice-ufrag:n$&w\r\n",
+    );
     const f = fragment("v=0\r\na=ice-ufrag:abcd\r\na=ice-pwd:secret\r\n", [{ candidate: "candidate:1 1 udp 1 192.0.2.2 5 typ host", sdpMid: "0" }]);
     expect(f).toBe("a=ice-ufrag:abcd\r\na=ice-pwd:secret\r\nm=video 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\na=candidate:1 1 udp 1 192.0.2.2 5 typ host\r\n");
   });

@@ -36,6 +36,10 @@ const (
 	releaseTime = time.Second
 	// rateStep is how much a bitrate must change for an encoder to be told.
 	rateStep = 0.05
+	// quietTime is how long a machine may take to do what it was given last, before
+	// the viewer is told; what it may still send meanwhile is read up to quietBytes.
+	quietTime  = 400 * time.Millisecond
+	quietBytes = 16 << 20
 )
 
 // Conn is one viewer's connection. The gateway runs it; what it ends with is
@@ -67,14 +71,17 @@ type Conn struct {
 	stop      context.CancelFunc
 	said      chan struct{} // closed when the page is told nothing more; nil until its channel is open
 	done      chan struct{}
-	ice       atomic.Bool // checks have succeeded
+	parting   *parting
+	quiet     chan struct{} // closed when the machine has ended its side
+	ice       atomic.Bool   // checks have succeeded
 	word      atomic.Value
-	transport string // "udp" or "tcp", once connected
+	saidStats stats // its reader's alone
 
-	mu       sync.Mutex
-	closing  bool
-	work     sync.WaitGroup
-	channels map[string]bool
+	mu        sync.Mutex
+	closing   bool
+	work      sync.WaitGroup
+	channels  map[string]bool
+	transport string // "udp" or "tcp", once connected; only run's goroutine writes it
 
 	signalling sync.Mutex
 	ufrag      string
@@ -97,7 +104,7 @@ func (g *Gateway) connect(ctx, life context.Context, r Request, o *offer) (c *Co
 		id: base64.RawURLEncoding.EncodeToString(id), g: g, req: r, room: g.room(r.Session), offer: o, life: life, began: time.Now(),
 		out: newOutbox(o.maxMessage), queue: newFrames(), rate: newRate(time.Now),
 		connected: make(chan struct{}), pictured: make(chan struct{}), ended: make(chan ending, 1),
-		done: make(chan struct{}), channels: make(map[string]bool),
+		done: make(chan struct{}), quiet: make(chan struct{}), channels: make(map[string]bool),
 		ufrag: o.ufrag, candidates: o.candidates,
 	}
 	c.running, c.stop = context.WithCancel(context.WithoutCancel(life))
@@ -118,6 +125,7 @@ func (g *Gateway) connect(ctx, life context.Context, r Request, o *offer) (c *Co
 	if err == nil && failed == nil {
 		c.to = newToGuest(c.machine, g.metrics.keyframes.Inc)
 		c.to.bitrate(uint32(c.rate.Target())) //nolint:gosec // bounded
+		c.parting = g.partings.expect(c.id, r)
 		c.room.add(c)
 		c.callbacks()
 		g.metrics.offers.Inc()
@@ -176,9 +184,6 @@ func (c *Conn) ID() string { return c.id }
 
 // Done is closed when nothing of the connection is left.
 func (c *Conn) Done() <-chan struct{} { return c.done }
-
-// Close ends the connection, as when the viewer leaves. It does not wait.
-func (c *Conn) Close() { c.end(ending{}) }
 
 // Patch takes a fragment of the viewer's: candidates, which are counted and left
 // out, or an ICE restart, which is answered.
@@ -309,6 +314,8 @@ func (c *Conn) run() {
 	writing.Wait()
 	timer.Stop()
 	_ = c.machine.Close()
+	c.settle()
+	c.g.partings.over(c.parting, c.to.lastHanded())
 	if e.word != "" {
 		c.farewell()
 	}
@@ -324,6 +331,17 @@ func (c *Conn) run() {
 	}
 	c.g.log.Log(context.WithoutCancel(c.life), level, "viewer left", slog.String("session", c.req.Session), slog.String("transport", c.transport),
 		slog.String("reason", e.reason), slog.String("told", e.word), slog.Duration("after", time.Since(c.began)), slog.Any("error", e.err))
+}
+
+// settle waits until the machine has done what it was given, which it says by
+// ending its side: what is typed elsewhere from then on comes after it.
+func (c *Conn) settle() {
+	timer := time.NewTimer(quietTime)
+	defer timer.Stop()
+	select {
+	case <-c.quiet:
+	case <-timer.C:
+	}
 }
 
 // farewell waits until the page has the last message, or for a moment.
@@ -386,10 +404,13 @@ func cancelled(ctx context.Context) ending {
 
 // enter begins what a viewer is there for, once it has connected.
 func (c *Conn) enter() (left func()) {
-	c.transport = transportUDP
+	transport := transportUDP
 	if pair, err := c.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePair(); err == nil && pair != nil && pair.Local.Protocol == webrtc.ICEProtocolTCP {
-		c.transport = transportTCP
+		transport = transportTCP
 	}
+	c.mu.Lock()
+	c.transport = transport
+	c.mu.Unlock()
 	c.room.enter(c)
 	c.queue.start()
 	c.to.keyframe()
@@ -406,6 +427,7 @@ func (c *Conn) writeMachine() {
 
 // readMachine takes what the machine sends, as fast as a machine may.
 func (c *Conn) readMachine() {
+	defer close(c.quiet)
 	count, size := tokens.NewLimiter(guestFrames, guestFrameBurst), tokens.NewLimiter(guestBytes, guestByteBurst)
 	for {
 		typ, payload, err := guestapi.ReadScreenFrame(c.machine, nil)
@@ -419,6 +441,7 @@ func (c *Conn) readMachine() {
 			return
 		}
 		if count.Wait(c.running) != nil || size.WaitN(c.running, len(payload)) != nil {
+			_, _ = io.CopyN(io.Discard, c.machine, quietBytes)
 			return
 		}
 	}

@@ -77,7 +77,7 @@ func (c *Conn) channel(dc *webrtc.DataChannel) {
 // read takes a channel's messages. Beyond the limit they are a reason to end the
 // connection where strict, and left out where not.
 func (c *Conn) read(ch *datachannel.DataChannel, take func([]byte, bool) error, limit *tokens.Limiter, strict bool) {
-	buf := make([]byte, guestapi.MaxScreenInput)
+	buf := make([]byte, guestapi.MaxScreenMessage)
 	bytes := tokens.NewLimiter(bytesPerSecond, bytesBurst)
 	if !strict {
 		buf = buf[:64]
@@ -116,7 +116,7 @@ func (c *Conn) moved(msg []byte, text bool) error {
 	if err != nil || text || in.Type != guestapi.InputMove {
 		return badViewer("no move on the channel for them")
 	}
-	return c.to.input(in)
+	return c.to.input(in, false)
 }
 
 // did takes a message of the other channel.
@@ -126,7 +126,7 @@ func (c *Conn) did(msg []byte, text bool) error {
 		if err != nil {
 			return badViewer("%v", err)
 		}
-		return c.to.input(in)
+		return c.to.input(in, true)
 	}
 	if len(msg) > maxControlText {
 		return badViewer("a message that is too long")
@@ -136,13 +136,17 @@ func (c *Conn) did(msg []byte, text bool) error {
 			Width  float64 `json:"width"`
 			Height float64 `json:"height"`
 		} `json:"resize"`
-		Control *bool `json:"control"`
+		Control *bool           `json:"control"`
+		Stats   json.RawMessage `json:"stats"`
 	}
 	if err := json.Unmarshal(msg, &m); err != nil {
 		return badViewer("a message that is no JSON")
 	}
 	if m.Resize != nil {
 		c.to.want(side(m.Resize.Width), side(m.Resize.Height))
+	}
+	if m.Stats != nil {
+		c.stats(m.Stats)
 	}
 	if m.Control != nil && *m.Control {
 		c.room.take(c)

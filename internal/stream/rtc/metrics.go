@@ -34,6 +34,8 @@ type metrics struct {
 	frames     *prometheus.CounterVec
 	keyframes  prometheus.Counter
 	target     prometheus.Histogram
+	seen       *prometheus.HistogramVec
+	switches   *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -80,11 +82,20 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Help:    "Bitrates that encoders were told.",
 			Buckets: []float64{150e3, 300e3, 600e3, 1e6, 1.5e6, 2.5e6, 4e6, 6e6, 8e6},
 		}),
+		seen: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "anteroom_viewer_first_frame_seconds",
+			Help:    "Time from a page's first try of a transport (udp, tcp, vnc) until it showed a picture, as the page says; its count is how many did. Pages that never had video say nothing.",
+			Buckets: []float64{.05, .1, .15, .2, .3, .5, .75, 1, 2, 3, 5, 10},
+		}, []string{"transport"}),
+		switches: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "anteroom_viewer_switches_total",
+			Help: "Changes of a page's transport, by the new one (udp, tcp, vnc) and the reason, as the page says once it has video.",
+		}, []string{"to", "reason"}),
 	}
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.offers, m.checks, m.connected, m.failures, m.firstFrame, m.active, m.bytes, m.frames, m.keyframes, m.target} {
+	for _, c := range []prometheus.Collector{m.offers, m.checks, m.connected, m.failures, m.firstFrame, m.active, m.bytes, m.frames, m.keyframes, m.target, m.seen, m.switches} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("metrics: %w", err)
 		}

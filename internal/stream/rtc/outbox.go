@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/pion/datachannel"
 
@@ -80,10 +81,20 @@ func (o *outbox) frame(timestamp, input uint32) {
 	})
 }
 
-// setCursor and setClipboard take payloads of frames; those that are longer than
-// the viewer takes are left out.
+// setCursor takes the payload of a frame. Every browser takes one that long; for
+// what takes less the old cursor stays.
 func (o *outbox) setCursor(payload []byte) { o.binary(&o.cursor, guestapi.ScreenCursor, payload) }
+
+// setClipboard takes the payload of a frame. What is longer than the viewer takes
+// (no browser takes less than guestapi.MaxScreenMessage) is cut between two
+// characters.
 func (o *outbox) setClipboard(payload []byte) {
+	if n := o.max - 1; len(payload) > n {
+		for n > 0 && !utf8.RuneStart(payload[n]) {
+			n--
+		}
+		payload = payload[:n]
+	}
 	o.binary(&o.clip, guestapi.ScreenClipboard, payload)
 }
 

@@ -93,7 +93,7 @@ func (g *Gateway) settings(check func(transport string)) webrtc.SettingEngine {
 	})
 	s.DetachDataChannels()
 	s.SetSCTPMaxReceiveBufferSize(maxReceive)
-	s.SetSCTPMaxMessageSize(guestapi.MaxScreenInput)
+	s.SetSCTPMaxMessageSize(guestapi.MaxScreenMessage)
 	return s
 }
 

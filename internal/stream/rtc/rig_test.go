@@ -249,6 +249,7 @@ func newViewer(t testing.TB, drop func(*rtp.Packet) bool, relays ...IceServer) *
 	}
 	s := webrtc.SettingEngine{LoggerFactory: silent()}
 	s.SetIncludeLoopbackCandidate(true)
+	s.SetSCTPMaxMessageSize(guestapi.MaxScreenMessage) // as Chromium's
 	s.SetInterfaceFilter(func(name string) bool { return name == "lo" })
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeTCP4})
 	s.SetICEMulticastDNSMode(1)

@@ -112,6 +112,8 @@ type Gateway struct {
 	turn    *turnServer // nil: none
 	metrics *metrics
 
+	partings partings
+
 	mu       sync.Mutex
 	closed   bool
 	viewers  int
@@ -234,6 +236,27 @@ func (g *Gateway) Find(user, session, id string) *Conn {
 		return c
 	}
 	return nil
+}
+
+// Leave ends a user's connection to a session, as when the viewer leaves, and
+// returns the ID of the last message of its ordered channel that was handed on
+// to the machine, 0 for none: nothing is handed on after that. It is known for a
+// while after the end of a connection too, whatever ended it. false: there is
+// and was no such connection.
+func (g *Gateway) Leave(ctx context.Context, user, session, id string) (input uint32, ok bool, err error) {
+	p := g.partings.find(user, session, id)
+	if p == nil {
+		return 0, false, nil
+	}
+	if c := g.Find(user, session, id); c != nil {
+		c.end(ending{})
+	}
+	select {
+	case <-p.known:
+		return p.input, true, nil
+	case <-ctx.Done():
+		return 0, true, ctx.Err()
+	}
 }
 
 // Viewers is how many there are.

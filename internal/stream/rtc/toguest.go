@@ -11,9 +11,9 @@ import (
 )
 
 const (
-	keyframeFloor  = 500 * time.Millisecond // between two keyframes that a machine is asked for
-	maxWaiting     = 512                    // messages to a machine that takes none
-	maxWaitingSize = 2 * guestapi.MaxClipboard
+	keyframeFloor  = 500 * time.Millisecond        // between two keyframes that a machine is asked for
+	maxWaiting     = 512                           // messages to a machine that takes none
+	maxWaitingSize = 4 * guestapi.MaxScreenMessage // the clipboard may be given more than once
 )
 
 var errStalled = errors.New("rtc: the machine takes no input")
@@ -27,15 +27,22 @@ type toGuest struct {
 
 	mu       sync.Mutex
 	allowed  bool // the viewer controls
-	queue    [][]byte
+	queue    []toldMessage
 	size     int
-	move     []byte // not in the queue yet: a newer one takes its place
+	move     toldMessage // not in the queue yet: a newer one takes its place
+	handed   uint32      // the ID of the last ordered input that has been written
 	key      bool
 	keyAt    time.Time
 	rate     uint32
 	resize   [2]uint16
 	finished bool
 	onKey    func()
+}
+
+// toldMessage is one message to a machine. ID is that of an ordered input, or 0.
+type toldMessage struct {
+	msg []byte
+	id  uint32
 }
 
 func newToGuest(w io.Writer, onKey func()) *toGuest {
@@ -49,15 +56,19 @@ func (t *toGuest) tell() {
 	}
 }
 
-// input sends on what a viewer does, if it controls. errStalled if too much
-// waits already.
-func (t *toGuest) input(in guestapi.Input) error {
+// input sends on what a viewer does, if it controls. ordered is what came on the
+// channel that keeps the order: only its IDs say that all before has been
+// handed on. errStalled if too much waits already.
+func (t *toGuest) input(in guestapi.Input, ordered bool) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.allowed || t.finished {
 		return nil
 	}
-	msg := guestapi.AppendInput(nil, in)
+	msg := toldMessage{msg: guestapi.AppendInput(nil, in)}
+	if ordered {
+		msg.id = in.ID
+	}
 	if in.Type == guestapi.InputMove {
 		t.move = msg
 		t.tell()
@@ -67,15 +78,15 @@ func (t *toGuest) input(in guestapi.Input) error {
 }
 
 // append queues a message behind the last move. The caller has locked.
-func (t *toGuest) append(msg []byte) error {
-	if t.move != nil {
-		t.queue, t.size = append(t.queue, t.move), t.size+len(t.move)
-		t.move = nil
+func (t *toGuest) append(m toldMessage) error {
+	if t.move.msg != nil {
+		t.queue, t.size = append(t.queue, t.move), t.size+len(t.move.msg)
+		t.move = toldMessage{}
 	}
-	if len(t.queue) >= maxWaiting || t.size+len(msg) > maxWaitingSize {
+	if len(t.queue) >= maxWaiting || t.size+len(m.msg) > maxWaitingSize {
 		return errStalled
 	}
-	t.queue, t.size = append(t.queue, msg), t.size+len(msg)
+	t.queue, t.size = append(t.queue, m), t.size+len(m.msg)
 	t.tell()
 	return nil
 }
@@ -86,8 +97,8 @@ func (t *toGuest) control(allowed bool) {
 	defer t.mu.Unlock()
 	if t.allowed && !allowed {
 		// What waits is not done any more, but for what lets go.
-		t.queue, t.size, t.move = nil, 0, nil
-		_ = t.append([]byte{byte(guestapi.InputRelease)})
+		t.queue, t.size, t.move = nil, 0, toldMessage{}
+		_ = t.append(toldMessage{msg: []byte{byte(guestapi.InputRelease)}})
 	}
 	t.allowed = allowed
 }
@@ -128,28 +139,29 @@ func (t *toGuest) finish() {
 
 // next takes what is to be written. wait is when to ask again, if there is
 // something that may not be written yet.
-func (t *toGuest) next(now time.Time) (msgs [][]byte, wait time.Duration, finished bool) {
+func (t *toGuest) next(now time.Time) (msgs []toldMessage, wait time.Duration, finished bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	msgs = t.queue
 	t.queue, t.size = nil, 0
-	if t.move != nil {
+	if t.move.msg != nil {
 		msgs = append(msgs, t.move)
-		t.move = nil
+		t.move = toldMessage{}
 	}
+	tell := func(b []byte) { msgs = append(msgs, toldMessage{msg: b}) }
 	if t.resize[0] != 0 {
 		b := binary.BigEndian.AppendUint16([]byte{byte(guestapi.ScreenResize)}, t.resize[0])
-		msgs = append(msgs, binary.BigEndian.AppendUint16(b, t.resize[1]))
+		tell(binary.BigEndian.AppendUint16(b, t.resize[1]))
 		t.resize = [2]uint16{}
 	}
 	if t.rate != 0 {
-		msgs = append(msgs, binary.BigEndian.AppendUint32([]byte{byte(guestapi.ScreenBitrate)}, t.rate))
+		tell(binary.BigEndian.AppendUint32([]byte{byte(guestapi.ScreenBitrate)}, t.rate))
 		t.rate = 0
 	}
 	if t.key {
 		wait = keyframeFloor - now.Sub(t.keyAt)
 		if t.keyAt.IsZero() || wait <= 0 {
-			msgs = append(msgs, []byte{byte(guestapi.ScreenKeyframe)})
+			tell([]byte{byte(guestapi.ScreenKeyframe)})
 			t.key, t.keyAt, wait = false, now, 0
 			t.onKey()
 		}
@@ -164,8 +176,11 @@ func (t *toGuest) run() error {
 	for {
 		msgs, wait, finished := t.next(time.Now())
 		for _, m := range msgs {
-			if err := guestapi.WriteScreenFrame(t.w, guestapi.ScreenFrameType(m[0]), m[1:]); err != nil {
+			if err := guestapi.WriteScreenFrame(t.w, guestapi.ScreenFrameType(m.msg[0]), m.msg[1:]); err != nil {
 				return err
+			}
+			if m.id != 0 {
+				t.wrote(m.id)
 			}
 		}
 		if finished {
@@ -181,4 +196,18 @@ func (t *toGuest) run() error {
 		case <-later:
 		}
 	}
+}
+
+func (t *toGuest) wrote(id uint32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.handed = id
+}
+
+// lastHanded is the ID of the last ordered input that has been written; once run
+// has returned it does not change.
+func (t *toGuest) lastHanded() uint32 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.handed
 }

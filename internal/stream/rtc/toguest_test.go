@@ -56,7 +56,7 @@ func TestToGuestOrder(t *testing.T) {
 	key := guestapi.Input{Type: guestapi.InputKey, Down: true}
 	do := func(in guestapi.Input) {
 		t.Helper()
-		if err := g.input(in); err != nil {
+		if err := g.input(in, true); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -79,13 +79,45 @@ func TestToGuestOrder(t *testing.T) {
 	}
 }
 
+// Only what came in order says that all before it was handed on.
+func TestToGuestCounts(t *testing.T) {
+	g := newToGuest(&written{}, func() {})
+	g.control(true)
+	for _, in := range []struct {
+		guestapi.Input
+		ordered bool
+	}{
+		{guestapi.Input{Type: guestapi.InputKey, ID: 3}, true},
+		{guestapi.Input{Type: guestapi.InputMove, ID: 5}, true},
+		{guestapi.Input{Type: guestapi.ScreenClipboard, Text: "x"}, true},
+		{guestapi.Input{Type: guestapi.InputMove, ID: 9}, false},
+	} {
+		if err := g.input(in.Input, in.ordered); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := g.lastHanded(); n != 0 {
+		t.Errorf("%d is handed on before anything is written", n)
+	}
+	g.finish()
+	if err := g.input(guestapi.Input{Type: guestapi.InputKey, ID: 10}, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.run(); err != nil {
+		t.Fatal(err)
+	}
+	if n := g.lastHanded(); n != 5 {
+		t.Errorf("%d was handed on", n)
+	}
+}
+
 // Who loses control lets go of everything; what waited is not done any more.
 func TestToGuestReleases(t *testing.T) {
 	w := &written{began: time.Now()}
 	g := newToGuest(w, func() {})
 	g.control(true)
 	for i := 0; ; i++ {
-		err := g.input(guestapi.Input{Type: guestapi.InputKey, Down: true})
+		err := g.input(guestapi.Input{Type: guestapi.InputKey, ID: 7, Down: true}, true)
 		if err == nil && i < maxWaiting {
 			continue
 		}
@@ -100,8 +132,8 @@ func TestToGuestReleases(t *testing.T) {
 	if err := g.run(); err != nil {
 		t.Fatal(err)
 	}
-	if string(bytesOf(w.types)) != "u" {
-		t.Errorf("%s", bytesOf(w.types))
+	if string(bytesOf(w.types)) != "u" || g.lastHanded() != 0 {
+		t.Errorf("%s, and %d was handed on", bytesOf(w.types), g.lastHanded())
 	}
 }
 

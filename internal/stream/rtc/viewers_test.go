@@ -244,7 +244,7 @@ func TestRoles(t *testing.T) {
 	until(t, "the move", toldB, func(m toldGuest) bool {
 		return m.typ == guestapi.InputMove && string(m.payload) == "\x00\x00\x00\x02\x00\x03\x00\x04"
 	})
-	b.conn.Close()
+	b.conn.end(ending{})
 	if string(a.json("role")) != `"control"` {
 		t.Fatal("control was not passed on")
 	}
@@ -264,9 +264,31 @@ func TestCursorAndClipboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "the clipboard", v.got, func(m message) bool { return !m.text && string(m.data) == "pcopied ü" })
-	long := strings.Repeat("ä", 60<<10)
+	// The longest of everything arrives, in a message that a browser takes.
+	long := strings.Repeat("ä", guestapi.MaxClipboard/2) + "x"
 	v.do(guestapi.Input{Type: guestapi.ScreenClipboard, Text: long})
 	until(t, "the paste", told, func(m toldGuest) bool { return m.typ == guestapi.ScreenClipboard && string(m.payload) == long })
+	if err := guestapi.WriteScreenFrame(gst.conn, guestapi.ScreenClipboard, []byte(long)); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the long clipboard", v.got, func(m message) bool { return !m.text && string(m.data) == "p"+long })
+	side := uint16(guestapi.MaxCursorSide)
+	large := guestapi.AppendCursor(nil, guestapi.Cursor{Width: side, Height: side, RGBA: make([]byte, 4*int(side)*int(side))})
+	if err := guestapi.WriteScreenFrame(gst.conn, guestapi.ScreenCursor, large); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the large cursor", v.got, func(m message) bool { return !m.text && string(m.data) == "c"+string(large) })
+}
+
+// Who takes only short messages gets the clipboard's beginning.
+func TestClipboardIsCut(t *testing.T) {
+	for limit, want := range map[int]string{1 << 10: "päöü", 7: "päöü", 6: "päö", 5: "päö", 4: "pä"} {
+		o := newOutbox(limit)
+		o.setClipboard([]byte("äöü"))
+		if got := string(o.next()[0].data); got != want {
+			t.Errorf("%d: %q, want %q", limit, got, want)
+		}
+	}
 }
 
 // A hostile machine ends its own connection, or gets nowhere; another one's goes
@@ -348,7 +370,7 @@ func TestHostileGuest(t *testing.T) {
 			await(t, "a packet of the good one", good.packets)
 		}
 		took := time.Since(began)
-		bad.conn.Close()
+		bad.conn.end(ending{})
 		await(t, "the end", bad.conn.Done())
 		n := await(t, "the flood's end", sent)
 		t.Logf("%d frames of 4 MiB were taken in %v", n, took)
@@ -580,7 +602,7 @@ func TestNothingStays(t *testing.T) {
 				case 0:
 					_ = v.pc.GracefulClose()
 				case 1:
-					v.conn.Close()
+					v.conn.end(ending{})
 				default:
 					_ = gst.conn.Close()
 				}

@@ -7,8 +7,9 @@ export const KEY_CONTROL = 0xffe3;
 export const KEY_ALT = 0xffe9;
 export const KEY_META = 0xffe7;
 
-/** The clipboard's limit in bytes of UTF-8, in both directions. One less than the
- * remote side's, since browsers send no message of more than 256 KiB. */
+/** The clipboard's limit in bytes of UTF-8, in both directions and on every
+ * transport (guestapi.MaxClipboard): with its type it is one message of 256 KiB,
+ * and browsers send and take no longer one. */
 export const CLIPBOARD_BYTES = 256 * 1024 - 1;
 
 /** keysymOf is the X keysym of one code point: Latin-1 is its own keysym,

@@ -8,6 +8,7 @@ import { Ladder } from "./ladder";
 import { VideoScreen } from "./rtc";
 import type { Figures, Screen, ScreenEvents } from "./screen";
 import { Still } from "./still";
+import { Story } from "./story";
 import { Typist } from "./typist";
 import { VncScreen } from "./vnc";
 import type { Role } from "./wire";
@@ -35,6 +36,7 @@ const CALM_MS = 500;
 export class ViewerConnection {
   private readonly still = new Still();
   private readonly typist = new Typist();
+  private readonly story = new Story();
   private readonly keyboard = new Keyboard(this.typist);
   private readonly ladder: Ladder;
   private readonly roles = new WeakMap<Screen, Role>();
@@ -73,6 +75,9 @@ export class ViewerConnection {
       onState: (s) => {
         const came = s.phase === "live" && this.state.phase !== "live";
         this.state = s;
+        this.story.on(s);
+        const tell = this.ladder?.screen?.tell;
+        if (tell) for (const stats of this.story.take()) tell(stats);
         this.report();
         // Later only a focus that got lost is taken.
         if (came && (this.focusedOnce ? document.activeElement === document.body : !isTyping())) this.keyboard.focus();
@@ -146,7 +151,9 @@ export class ViewerConnection {
   private says(of: () => Screen): Omit<ScreenEvents, "reached" | "ready" | "ended"> {
     return {
       clipboard: (text) => {
-        if (of() === this.ladder.screen) this.o.onClipboard(clip(text));
+        if (of() !== this.ladder.screen) return;
+        this.typist.copied(text);
+        this.o.onClipboard(clip(text));
       },
       role: (role) => {
         this.roles.set(of(), role);

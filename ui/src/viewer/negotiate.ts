@@ -1,4 +1,4 @@
-import { sendCandidates, sendOffer, videoTicket } from "../api/webrtc";
+import { sendCandidates, sendOffer, sendRestart, videoTicket } from "../api/webrtc";
 
 /** negotiate makes the offer, hands it over at once, and takes of the answer
  * the candidates of one protocol. Resolves to where the connection's end goes,
@@ -23,6 +23,51 @@ export async function negotiate(pc: RTCPeerConnection, session: string, protocol
   const { sdp, location } = await answered;
   if (pc.signalingState !== "closed") await pc.setRemoteDescription({ type: "answer", sdp: only(sdp, protocol) });
   return location;
+}
+
+/** Restarts looks for another path when the network changes, until stop. Where
+ * there is none the picture stalls, which is somebody else's matter. */
+export class Restarts {
+  private busy = false;
+
+  constructor(
+    private readonly pc: RTCPeerConnection,
+    private readonly location: Promise<string>,
+    private readonly protocol: "udp" | "tcp",
+  ) {
+    addEventListener("online", this.now);
+  }
+
+  readonly now = (): void => {
+    if (this.busy || this.pc.connectionState === "new" || this.pc.connectionState === "connecting") return;
+    this.busy = true;
+    const done = (): void => void (this.busy = false);
+    this.location.then((l) => restart(this.pc, l, this.protocol)).then(done, done);
+  };
+
+  stop(): void {
+    removeEventListener("online", this.now);
+  }
+}
+
+// The server finds this side's new addresses by its checks.
+async function restart(pc: RTCPeerConnection, location: string, protocol: "udp" | "tcp"): Promise<void> {
+  pc.onicecandidate = null; // what it gathers belongs to no offer that is sent
+  pc.restartIce();
+  await pc.setLocalDescription();
+  const answer = await sendRestart(location, fragment(pc.localDescription?.sdp ?? "", []));
+  const sdp = renewed(pc.currentRemoteDescription?.sdp ?? "", answer);
+  if (pc.signalingState === "have-local-offer") await pc.setRemoteDescription({ type: "answer", sdp: only(sdp, protocol) });
+}
+
+/** renewed puts a fragment's name and password into a description. */
+export function renewed(sdp: string, from: string): string {
+  for (const name of ["ice-ufrag", "ice-pwd"]) {
+    const line = new RegExp(`^a=${name}:[^\\r\\n]*`, "gm");
+    const value = line.exec(from)?.[0];
+    if (value) sdp = sdp.replace(line, () => value);
+  }
+  return sdp;
 }
 
 /** only leaves of an answer's candidates those of one protocol. */

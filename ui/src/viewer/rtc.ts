@@ -2,11 +2,12 @@ import { ApiError } from "../api/errors";
 import { endVideo } from "../api/webrtc";
 import { Journal } from "./journal";
 import { figuresOf, look, Pixels, Pulse, type Look } from "./measure";
-import { negotiate } from "./negotiate";
+import { negotiate, Restarts } from "./negotiate";
 import { place, Pointer } from "./pointer";
 import type { Ended, Figures, Screen, ScreenEvents, Typed } from "./screen";
 import { remoteSize } from "./size";
 import type { Still } from "./still";
+import type { Stats } from "./story";
 import { isModifier } from "./typist";
 import { decode, encode, pieces, type Closing, type Input, type Point, type Role, type Said } from "./wire";
 
@@ -51,6 +52,7 @@ export class VideoScreen implements Screen {
   private left: Promise<Typed[]> | null = null;
   private asked = "";
   private watch: ReturnType<typeof setInterval> | undefined;
+  private readonly restarts: Restarts;
   private resizing: ReturnType<typeof setTimeout> | undefined;
   private before: Look | null = null;
 
@@ -84,9 +86,10 @@ export class VideoScreen implements Screen {
     this.input.onclose = () => this.end("broken");
     this.pc.ontrack = (e) => this.onTrack(e);
     this.pc.onconnectionstatechange = () => this.onState();
-    this.pc.oniceconnectionstatechange = () => this.pc.iceConnectionState === "connected" && this.events.reached();
+    this.pc.oniceconnectionstatechange = () => this.onIce();
     addEventListener("pagehide", this.onPageHide);
     this.location = negotiate(this.pc, o.session, o.transport);
+    this.restarts = new Restarts(this.pc, this.location, o.transport);
     this.location.catch((err: unknown) => this.end(err instanceof ApiError && err.temporary ? "unreached" : "refused"));
   }
 
@@ -133,6 +136,8 @@ export class VideoScreen implements Screen {
     void this.lookNow();
   }
 
+  readonly tell = (stats: Stats): void => this.say({ stats });
+
   async figures(): Promise<Figures | null> {
     if (this.over) return null;
     const now = look(await this.pc.getStats(), performance.now());
@@ -149,6 +154,7 @@ export class VideoScreen implements Screen {
   private async close(): Promise<Typed[]> {
     this.over = true;
     removeEventListener("pagehide", this.onPageHide);
+    this.restarts.stop();
     clearInterval(this.watch);
     clearTimeout(this.resizing);
     this.sizes.disconnect();
@@ -190,6 +196,11 @@ export class VideoScreen implements Screen {
     } else if (state === "failed" || state === "closed") this.end(this.picture ? "broken" : "unreached");
   }
 
+  private onIce(): void {
+    if (this.pc.iceConnectionState === "connected") this.events.reached();
+    else if (this.pc.iceConnectionState === "disconnected") this.restarts.now();
+  }
+
   private readonly onPicture = (now: number, meta: VideoFrameCallbackMetadata): void => {
     if (this.over) return;
     if (meta.rtpTimestamp !== undefined) this.pixels.shown(meta.rtpTimestamp, Math.max(now, meta.expectedDisplayTime));
@@ -205,7 +216,7 @@ export class VideoScreen implements Screen {
 
   private readyIfSo(): void {
     if (!this.picture || !this.open) return;
-    this.say({ stats: { transport: this.transport, first_frame_ms: Math.round(performance.now() - this.began) } });
+    this.tell({ transport: this.transport, first_frame_ms: Math.round(performance.now() - this.began) });
     this.events.ready();
   }
 
@@ -219,7 +230,7 @@ export class VideoScreen implements Screen {
     this.journal.heard(this.pulse.heardAt);
     if (state === "stalled" && this.picture) this.end("stalled");
     // Any message is answered by the channel itself.
-    else if (state === "quiet") this.say({ stats: {} });
+    else if (state === "quiet") this.tell({});
   }
 
   private said(s: Said): void {

@@ -1,3 +1,4 @@
+import type { Stats } from "./story";
 import type { CursorPicture, Role } from "./wire";
 
 /** How the picture comes: video over UDP, video over TCP, or noVNC. */
@@ -42,6 +43,8 @@ export interface Screen extends Keys {
   /** Tries again at once, or looks at once whether it is still alive. */
   nudge(): void;
   figures(): Promise<Figures | null>;
+  /** Tells the server, where the connection has words. */
+  readonly tell?: (stats: Stats) => void;
   /** Ends it for good, its picture included; more than once does no harm.
    * Resolves, always and within a second, to what was typed on it and has not
    * reached the display. */

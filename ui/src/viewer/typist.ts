@@ -25,6 +25,7 @@ export class Typist {
   private waiting: Typed[] = [];
   private giveUp: ReturnType<typeof setTimeout> | undefined;
   private patient = true;
+  private given: string | null = null;
   private readonly held = new Set<number>();
   /** When something was typed last, by performance.now(). */
   lastAt = -Infinity;
@@ -62,10 +63,19 @@ export class Typist {
     else this.keep({ text });
   }
 
+  /** clipboard gives text to the remote clipboard, and to that of every screen
+   * from here on: with the connection that gave it the text goes as well. */
   clipboard(text: string): void {
     this.touch();
+    this.given = text;
     if (this.to) this.to.clipboard(text);
     else this.keep({ clipboard: text });
+  }
+
+  /** copied says what the remote clipboard holds. If that is another text than
+   * was given, it was copied over there, and stays by itself. */
+  copied(text: string): void {
+    if (text !== this.given) this.given = null;
   }
 
   releaseAll(): void {
@@ -91,6 +101,7 @@ export class Typist {
     const all = [...left, ...this.waiting];
     this.waiting = [];
     this.to = to;
+    if (this.given !== null && !all.some((t) => "clipboard" in t)) to.clipboard(this.given);
     for (const t of all) type(to, t);
     for (const k of this.held) {
       if (MODIFIERS.has(k)) to.key(k, true, []);

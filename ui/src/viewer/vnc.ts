@@ -8,6 +8,7 @@ import { hasPicture } from "./picture";
 import type { ViewerRFB } from "./rfb";
 import type { Figures, Screen, ScreenEvents, Typed, VncLife, VncPhase } from "./screen";
 import type { Still } from "./still";
+import { isModifier } from "./typist";
 
 interface Options {
   session: string;
@@ -61,6 +62,9 @@ export class VncScreen implements Screen {
   }
 
   key(keysym: number, down: boolean): void {
+    // A key that goes down twice is repeated. The X server makes nothing of that
+    // while another viewer types over video: its own repeating is off then.
+    if (down && this.pressed.has(keysym) && !isModifier(keysym)) this.rfb?.sendKey(keysym, null, false);
     if (down) this.pressed.add(keysym);
     else this.pressed.delete(keysym);
     this.rfb?.sendKey(keysym, null, down);

@@ -5,7 +5,7 @@
 /** The limits that the other side refuses beyond. */
 export const MAX_TEXT_BYTES = 4 << 10;
 export const MAX_WHEEL = 120 * 100;
-const MAX_CURSOR_SIDE = 256;
+const MAX_CURSOR_SIDE = 128;
 
 /** A place on the remote screen, in its pixels. */
 export interface Point {

@@ -7,6 +7,7 @@ import type { Page } from "playwright-core";
 interface InPage {
   answer(offer: string): Promise<string>;
   candidates(fragment: string): Promise<void>;
+  restart(fragment: string): Promise<string | null>;
   say(words: object): void;
   bytes(data: number[]): void;
   close(): void;
@@ -28,6 +29,7 @@ export class Gateway {
   readonly offers: { ticket: string; sdp: string }[] = [];
   readonly ended: string[] = [];
   patches = 0;
+  restarts = 0;
 
   private constructor(private readonly page: Page) {}
 
@@ -48,9 +50,13 @@ export class Gateway {
           const body = g.reachable ? answer : answer.replace(/^a=candidate.*\r\n/gm, "");
           return route.fulfill({ status: 201, headers: { Location: `${path}/c${g.offers.length}`, "Content-Type": "application/sdp" }, body });
         }
-        case "PATCH":
+        case "PATCH": {
           g.patches++;
-          return route.fulfill({ status: 204 });
+          const body = await page.evaluate((f) => window.gateway.restart(f), r.postData() ?? "");
+          if (body === null) return route.fulfill({ status: 204 });
+          g.restarts++;
+          return route.fulfill({ status: 200, body });
+        }
         default: {
           g.ended.push(path);
           const input = await g.lastOrdered();
@@ -135,6 +141,16 @@ function inPage(): void {
       return p.localDescription?.sdp ?? "";
     },
     candidates: () => Promise.resolve(),
+    async restart(fragment) {
+      const had = pc?.currentRemoteDescription?.sdp ?? "";
+      const ufrag = /a=ice-ufrag:\S+/.exec(fragment)?.[0];
+      const pwd = /a=ice-pwd:\S+/.exec(fragment)?.[0];
+      if (!pc || !ufrag || !pwd || had === "" || had.includes(ufrag)) return null;
+      await pc.setRemoteDescription({ type: "offer", sdp: had.replace(/a=ice-ufrag:\S+/g, ufrag).replace(/a=ice-pwd:\S+/g, pwd) });
+      await pc.setLocalDescription();
+      const own = pc.localDescription?.sdp ?? "";
+      return `${/a=ice-ufrag:\S+/.exec(own)?.[0]}\r\n${/a=ice-pwd:\S+/.exec(own)?.[0]}\r\n`;
+    },
     say: (words) => input?.send(JSON.stringify(words)),
     bytes: (data) => input?.send(new Uint8Array(data)),
     close: () => pc?.close(),

@@ -153,6 +153,12 @@ it("is on noVNC within three seconds when no video gets through, and goes up whe
   await on(page, "udp");
   await page.keyboard.type("cd");
   await until(async () => expect(await gateway.typed()).toBe("cd"));
+  const told = (await gateway.got()).map((g) => String(g.data)).filter((d) => d.includes('"stats":{"switch"'));
+  expect(told.map((d) => (JSON.parse(d) as { stats: { switch: object } }).stats.switch)).toEqual([
+    { to: "vnc", reason: "unreached" },
+    { to: "udp", reason: "better" },
+  ]);
+  expect(told[0]).toContain('"transport":"vnc","first_frame_ms":');
   expect((await stage.seen()).keys).toEqual([0x61, 0x62]);
   expect(await page.locator(".stage-still canvas").count()).toBe(0);
 });
@@ -232,6 +238,20 @@ it.each([true, false])("takes what an input method composes, once (video: %s)", 
   });
   expect(await page.getByTestId("viewer-keys").inputValue()).toBe("");
   expect(await page.getByTestId("viewer-keys").evaluate((b) => getComputedStyle(b).opacity)).toBe("0");
+});
+
+it("finds another path when the network changes, on the same connection", async () => {
+  const { page, gateway } = await open();
+  await on(page, "udp");
+  for (const n of [1, 2]) {
+    await page.evaluate(() => window.dispatchEvent(new Event("online")));
+    await until(async () => expect(gateway.restarts).toBe(n));
+    await page.keyboard.press("a");
+    await until(async () => expect(await gateway.typed()).toBe("a".repeat(n)));
+  }
+  await page.waitForTimeout(2500); // a picture that stalled would have been left by now
+  expect(gateway.offers).toHaveLength(1);
+  await on(page, "udp");
 });
 
 it("takes fingers: a tap, a drag, two that scroll", async () => {
