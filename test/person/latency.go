@@ -97,13 +97,19 @@ func (p *Page) FitScreen(ctx context.Context, width, height int64) error {
 			return err
 		}
 		place, err := look[[]int64](ctx, p, "at the screen's place", `(w, h) => { const e = document.querySelector("[data-testid=viewer]");
-  return e && innerWidth === w && innerHeight === h && [e.clientWidth, e.clientHeight]; }`, w, h)
+  return e && innerWidth === w && innerHeight === h && [e.getBoundingClientRect()].flatMap((b) => [Math.floor(b.width), Math.floor(b.height)]); }`, w, h)
 		if err != nil {
 			return err
 		}
 		if place[0] == width && place[1] == height {
-			_, err := look[bool](ctx, p, fmt.Sprintf("for a screen of %d by %d", width, height),
+			soon, cancel := context.WithTimeout(ctx, focusTime)
+			defer cancel()
+			_, err := look[bool](soon, p, fmt.Sprintf("for a screen of %d by %d", width, height),
 				`(w, h) => { `+screen+` return width === w && height === h; }`, width, height)
+			if err != nil {
+				is, _ := p.Screen(ctx)
+				err = fmt.Errorf("%w; it is %v in a window of %d by %d", err, is, w, h)
+			}
 			return err
 		}
 		w, h = w+width-place[0], h+height-place[1]
