@@ -62,6 +62,9 @@ Cores are the machine's by its cgroup, the server's and the viewer's by /proc,
 while clicks come; the viewer's include the reading. The screen's process is part
 of the machine, by the machine's own account in steps of 10 ms.
 
+Not measured yet: Debian's websockify and noVNC beside ours, lossy and long ways,
+several sessions at once.
+
 `
 
 const viewHead = `| way | screen | clicks | lost | p50 | p95 | p99 | target | met | machine | of it capture and encoder | server | viewer |

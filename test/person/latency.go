@@ -241,7 +241,7 @@ const clicks = `async (n, local) => {
   const video = live instanceof HTMLVideoElement;
   const next = (f) => video ? live.requestVideoFrameCallback(f) : requestAnimationFrame(f);
   const took = [];
-  let lost = 0;
+  let lost = 0, row = 0;
   for (let i = 0; i < n; i++) {
     await wait(90 + 70 * Math.random());
     const want = last + 1 & 255;
@@ -260,8 +260,12 @@ const clicks = `async (n, local) => {
       send("down", 1);
     });
     send("up", 0);
-    if (ms >= 0) { took.push(ms); last = want; }
-    else { lost++; await wait(300); const is = read(at); if (is >= 0) last = is; }
+    if (ms >= 0) { took.push(ms); last = want; row = 0; continue; }
+    lost++;
+    await wait(300);
+    const is = read(at);
+    if (++row === 5) throw new Error("five clicks in a row were lost: " + JSON.stringify({want, last, is, at, now: find(), X, Y}));
+    if (is >= 0) last = is;
   }
   return {Took: took, Lost: lost, Width: width(), Height: height()};
 }`
