@@ -21,7 +21,7 @@ func sites() map[string]http.Handler {
 	block := make([]byte, megabyte) // which divides downloadBytes
 	source := rand.NewChaCha8([32]byte{})
 	_, _ = source.Read(block) // never fails
-	return map[string]http.Handler{downloadSite: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	return map[string]http.Handler{viewSite: http.HandlerFunc(codePage), downloadSite: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/octet-stream")
 		w.Header().Set("Content-Length", strconv.Itoa(downloadBytes))
 		for range downloadBytes / len(block) {

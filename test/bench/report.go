@@ -27,6 +27,7 @@ type report struct {
 	memory []memoryRow
 	speed  []speedRow
 	egress *egressReport
+	view   *viewReport
 
 	leftOut []string // what was not measured, or not as often as it was to be
 }
@@ -141,6 +142,9 @@ whether it was; a run with another one counts as failed.
 		for _, s := range r.speed {
 			b.WriteString(s.row())
 		}
+	}
+	if r.view != nil {
+		b.WriteString(r.view.markdown())
 	}
 	if r.egress != nil {
 		b.WriteString(r.egress.markdown())

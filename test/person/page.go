@@ -14,6 +14,7 @@ import (
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -30,7 +31,8 @@ type Page struct {
 	tab     context.Context
 	end     context.CancelFunc
 
-	commands int // typed by Shell so far
+	commands int                   // typed by Shell so far
+	confined page.ScriptIdentifier // what Confine has added
 
 	mu       sync.Mutex
 	problems []string
