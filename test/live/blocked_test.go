@@ -1,0 +1,121 @@
+package live
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/anteroom/anteroom/test/idp"
+	"github.com/anteroom/anteroom/test/person"
+)
+
+// soon is when a person has a screen at the latest, whatever is blocked.
+const soon = 3 * time.Second
+
+// TestBlockedFromTheStart opens a session's page in networks that block one way
+// after the other: the person soon has the best of those that are left, and is
+// told why.
+func TestBlockedFromTheStart(t *testing.T) {
+	ctx := limit(t, time.Minute)
+	who := newPerson(t, ctx, "blocked")
+	id := who.Begin(t, ctx, idp.Claude)
+	for _, test := range []struct {
+		transport, says string
+		dropped         []string
+	}{
+		{"udp", "Direct video (UDP)", nil},
+		{"tcp", "Video over TCP: UDP is blocked", []string{videoUDP}},
+		{"vnc", "Pictures (VNC): video is blocked, trying again", []string{videoUDP, videoTCP}},
+	} {
+		must(t, shared.link.Drop(test.dropped...))
+		must(t, who.Page.OpenSession(ctx, id))
+		got := by(t, ctx, who.Page, test.transport)
+		t.Logf("%v dropped: on %s after %s: %q", test.dropped, got.Name, got.Took, got.Says)
+		if got.Took > soon {
+			t.Errorf("%v dropped: on %s only after %s", test.dropped, got.Name, got.Took)
+		}
+		if got.Says != test.says {
+			t.Errorf("%v dropped: the page says %q, want %q", test.dropped, got.Says, test.says)
+		}
+		must(t, who.Page.WaitSignInPage(ctx, idp.Claude))
+	}
+}
+
+// The two speeds at which a person types here: faster than most, and with pauses
+// in which a better transport may take over.
+const (
+	fast = 40 * time.Millisecond
+	slow = 700 * time.Millisecond
+)
+
+// typist types one text, which grows as long as it is needed.
+type typist struct {
+	page *person.Page
+	said strings.Builder
+}
+
+// key types the next character. Each is another than the ones around it, so that
+// what is lost, doubled or swapped shows.
+func (w *typist) key(t *testing.T, ctx context.Context) {
+	t.Helper()
+	const keys = "abcdefghijklmnopqrstuvwxyz0123456789"
+	c := keys[w.said.Len()%len(keys)]
+	must(t, w.page.Keys(ctx, string(c)))
+	w.said.WriteByte(c)
+}
+
+// until types on at a speed until the screen comes by a transport, and some more.
+func (w *typist) until(t *testing.T, ctx context.Context, transport string, speed time.Duration) {
+	t.Helper()
+	began := time.Now()
+	keys := time.NewTicker(speed)
+	defer keys.Stop()
+	for more := 10; more > 0; {
+		select {
+		case <-keys.C:
+			w.key(t, ctx)
+		case <-ctx.Done():
+			t.Fatalf("the screen does not come by %s: %v", transport, ctx.Err())
+		}
+		now, err := w.page.Transport(ctx)
+		must(t, err)
+		if now.Name != transport {
+			continue
+		}
+		if more == 10 {
+			t.Logf("on %s after %s: %q", now.Name, time.Since(began).Round(10*time.Millisecond), now.Says)
+			keys.Reset(fast)
+		}
+		more--
+	}
+}
+
+// TestBlockedWhileTyping blocks one way after the other, and opens them again,
+// while the person types: the field ends up with exactly what was typed.
+func TestBlockedWhileTyping(t *testing.T) {
+	ctx := limit(t, 90*time.Second)
+	who := newPerson(t, ctx, "typing")
+	who.Begin(t, ctx, idp.Claude)
+	by(t, ctx, who.Page, "udp")
+	must(t, who.Page.FocusEmail(ctx, idp.Claude))
+	w := &typist{page: who.Page}
+	for _, step := range []struct {
+		dropped   []string
+		transport string
+		speed     time.Duration
+	}{
+		{nil, "udp", fast},
+		{[]string{videoUDP}, "tcp", fast},
+		{[]string{videoUDP, videoTCP}, "vnc", fast},
+		{[]string{videoUDP}, "tcp", slow},
+		{[]string{videoUDP, videoTCP}, "vnc", fast},
+		{nil, "udp", slow},
+	} {
+		must(t, shared.link.Drop(step.dropped...))
+		w.until(t, ctx, step.transport, step.speed)
+	}
+	must(t, who.Page.Keys(ctx, "@example.com"))
+	signIn(t, ctx, who.Page, idp.Claude, w.said.String()+"@example.com")
+	who.Completed(t, ctx)
+}
