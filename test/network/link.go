@@ -76,8 +76,8 @@ func (l *Link) connect() error {
 
 // Open makes a TCP port of the person's loopback address the same as that of the
 // server's, by the kernel's address translation. So a server that rightly serves
-// pages without HTTPS to its own computer only is reached over a network, and a
-// browser takes them for as safe as there.
+// pages without HTTPS to its own computer only is reached over a network, and
+// both it and a browser take that for as safe.
 func (l *Link) Open(port uint16) error {
 	if err := l.Person.nft(fmt.Sprintf(`table ip door {
 		chain out { type nat hook output priority -100; ip daddr 127.0.0.1 tcp dport %d dnat to %s; }
@@ -87,7 +87,8 @@ func (l *Link) Open(port uint16) error {
 	}
 	return l.Server.nft(fmt.Sprintf(`table ip door {
 		chain in { type nat hook prerouting priority -100; iifname != "lo" tcp dport %d dnat to 127.0.0.1; }
-	}`, port))
+		chain from { type nat hook input priority 100; iifname != "lo" tcp dport %d snat to 127.0.0.1; }
+	}`, port, port))
 }
 
 // routeLoopback lets the loopback address be translated to and from another
