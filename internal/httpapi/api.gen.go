@@ -746,6 +746,12 @@ type WebRTC struct {
 	IceServers []IceServer `json:"ice_servers"`
 }
 
+// WebRTCEnd defines model for WebRTCEnd.
+type WebRTCEnd struct {
+	// Input The number of the last message of the channel for input that the machine has been given, or 0: all up to it, and none after it.
+	Input int64 `json:"input"`
+}
+
 // After defines model for After.
 type After = int64
 

@@ -126,15 +126,15 @@ func (a api) PatchWebrtc(w http.ResponseWriter, r *http.Request, id ID, connecti
 	}
 }
 
-// CloseWebrtc ends a connection.
+// CloseWebrtc ends a connection, and says how far its input got: the page goes on
+// from there by another way.
 func (a api) CloseWebrtc(w http.ResponseWriter, r *http.Request, id ID, connection Connection) {
 	conn, ok := a.connection(w, r, id, connection)
 	if !ok {
 		return
 	}
-	conn.Close()
 	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(http.StatusNoContent)
+	a.json(w, r, http.StatusOK, WebRTCEnd{Input: int64(conn.Leave(r.Context()))})
 }
 
 // connection finds the user's own connection to their own session.

@@ -66,6 +66,7 @@ type Conn struct {
 	running   context.Context // ends with it
 	stop      context.CancelFunc
 	said      chan struct{} // closed when the page is told nothing more; nil until its channel is open
+	written   chan struct{} // closed when the machine is told nothing more
 	done      chan struct{}
 	ice       atomic.Bool // checks have succeeded
 	word      atomic.Value
@@ -97,7 +98,7 @@ func (g *Gateway) connect(ctx, life context.Context, r Request, o *offer) (c *Co
 		id: base64.RawURLEncoding.EncodeToString(id), g: g, req: r, room: g.room(r.Session), offer: o, life: life, began: time.Now(),
 		out: newOutbox(o.maxMessage), queue: newFrames(), rate: newRate(time.Now),
 		connected: make(chan struct{}), pictured: make(chan struct{}), ended: make(chan ending, 1),
-		done: make(chan struct{}), channels: make(map[string]bool),
+		written: make(chan struct{}), done: make(chan struct{}), channels: make(map[string]bool),
 		ufrag: o.ufrag, candidates: o.candidates,
 	}
 	c.running, c.stop = context.WithCancel(context.WithoutCancel(life))
@@ -179,6 +180,19 @@ func (c *Conn) Done() <-chan struct{} { return c.done }
 
 // Close ends the connection, as when the viewer leaves. It does not wait.
 func (c *Conn) Close() { c.end(ending{}) }
+
+// Leave ends the connection as Close does, and tells the number of the viewer's
+// last input, moves aside, that the machine has been given, or 0: all up to it,
+// and none after it. It waits for that, until ctx ends.
+func (c *Conn) Leave(ctx context.Context) (input uint32) {
+	input = c.to.finish()
+	c.Close()
+	select {
+	case <-c.written:
+	case <-ctx.Done():
+	}
+	return input
+}
 
 // Patch takes a fragment of the viewer's: candidates, which are counted and left
 // out, or an ICE restart, which is answered.
@@ -308,6 +322,7 @@ func (c *Conn) run() {
 	timer := time.AfterFunc(releaseTime, func() { _ = c.machine.Close() })
 	writing.Wait()
 	timer.Stop()
+	close(c.written)
 	_ = c.machine.Close()
 	if e.word != "" {
 		c.farewell()

@@ -34,6 +34,7 @@ type toGuest struct {
 	keyAt    time.Time
 	rate     uint32
 	resize   [2]uint16
+	taken    uint32 // number of the newest input that is no move and was let in
 	finished bool
 	onKey    func()
 }
@@ -63,7 +64,11 @@ func (t *toGuest) input(in guestapi.Input) error {
 		t.tell()
 		return nil
 	}
-	return t.append(msg)
+	if err := t.append(msg); err != nil {
+		return err
+	}
+	t.taken = in.ID
+	return nil
 }
 
 // append queues a message behind the last move. The caller has locked.
@@ -85,8 +90,11 @@ func (t *toGuest) control(allowed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.allowed && !allowed {
-		// What waits is not done any more, but for what lets go.
-		t.queue, t.size, t.move = nil, 0, nil
+		// What waits is not done any more, but for what lets go; unless the page
+		// was told that it is.
+		if !t.finished {
+			t.queue, t.size, t.move = nil, 0, nil
+		}
 		_ = t.append([]byte{byte(guestapi.InputRelease)})
 	}
 	t.allowed = allowed
@@ -118,12 +126,14 @@ func (t *toGuest) want(width, height uint16) {
 	}
 }
 
-// finish has run write what waits and return.
-func (t *toGuest) finish() {
+// finish has run write what waits and return. Nothing more is let in: taken is the
+// number of the last input, moves aside, that was, or 0.
+func (t *toGuest) finish() (taken uint32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.finished = true
 	t.tell()
+	return t.taken
 }
 
 // next takes what is to be written. wait is when to ask again, if there is

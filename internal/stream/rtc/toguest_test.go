@@ -140,3 +140,40 @@ func TestFrames(t *testing.T) {
 		t.Error("something is left")
 	}
 }
+
+// The end names the last input that is given to the machine: what comes later is
+// not, and what waits is, also when the viewer's control ends with it.
+func TestToGuestTaken(t *testing.T) {
+	w := &written{began: time.Now()}
+	g := newToGuest(w, func() {})
+	do := func(in guestapi.Input) {
+		t.Helper()
+		if err := g.input(in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key := func(id uint32) guestapi.Input {
+		return guestapi.Input{Type: guestapi.InputKey, ID: id, Down: true}
+	}
+	do(key(1)) // does not control yet
+	g.control(true)
+	do(key(2))
+	do(key(3))
+	do(guestapi.Input{Type: guestapi.InputMove, ID: 4})
+	taken := g.finish()
+	do(key(5))
+	g.control(false)
+	if err := g.run(); err != nil {
+		t.Fatal(err)
+	}
+	if again := g.finish(); taken != 3 || again != 3 {
+		t.Errorf("taken up to %d, then %d, want 3", taken, again)
+	}
+	want := []guestapi.ScreenFrameType{
+		guestapi.ScreenFrameType(guestapi.InputKey), guestapi.ScreenFrameType(guestapi.InputKey),
+		guestapi.ScreenFrameType(guestapi.InputMove), guestapi.ScreenFrameType(guestapi.InputRelease),
+	}
+	if !slices.Equal(w.types, want) {
+		t.Errorf("the machine was told %v, want %v", w.types, want)
+	}
+}
