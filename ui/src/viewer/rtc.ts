@@ -133,6 +133,11 @@ export class VideoScreen implements Screen {
     void this.lookNow();
   }
 
+  doubt(): void {
+    this.pulse.doubt();
+    void this.lookNow();
+  }
+
   async figures(): Promise<Figures | null> {
     if (this.over) return null;
     const now = look(await this.pc.getStats(), performance.now());

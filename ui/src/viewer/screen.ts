@@ -41,6 +41,8 @@ export interface Screen extends Keys {
   takeControl(): void;
   /** Tries again at once, or looks at once whether it is still alive. */
   nudge(): void;
+  /** The server may be gone: finds out soon. */
+  doubt(): void;
   figures(): Promise<Figures | null>;
   /** Ends it for good, its picture included; more than once does no harm.
    * Resolves, always and within a second, to what was typed on it and has not
