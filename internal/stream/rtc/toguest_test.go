@@ -170,8 +170,8 @@ func TestToGuestTaken(t *testing.T) {
 		t.Errorf("taken up to %d, then %d, want 3", taken, again)
 	}
 	want := []guestapi.ScreenFrameType{
-		guestapi.ScreenFrameType(guestapi.InputKey), guestapi.ScreenFrameType(guestapi.InputKey),
-		guestapi.ScreenFrameType(guestapi.InputMove), guestapi.ScreenFrameType(guestapi.InputRelease),
+		guestapi.InputKey, guestapi.InputKey,
+		guestapi.InputMove, guestapi.InputRelease,
 	}
 	if !slices.Equal(w.types, want) {
 		t.Errorf("the machine was told %v, want %v", w.types, want)
