@@ -286,4 +286,17 @@ func TestLink(t *testing.T) {
 			}
 		}
 	}
+
+	// Still narrow: a message that is no longer a matter of one packet takes its
+	// time, at least that for all but what may go at once.
+	const size, atOnce = 30_000, 8_000
+	began := time.Now()
+	_, err = page.Write(bytes.Repeat([]byte{255}, size))
+	must(t, err)
+	must(t, page.SetReadDeadline(began.Add(15*time.Second)))
+	_, err = io.ReadFull(page, make([]byte, size))
+	must(t, err)
+	if took := time.Since(began); took < (size-atOnce)*8*time.Second/300_000 {
+		t.Errorf("%d bytes at 300 kbit/s took %s", size, took)
+	}
 }
