@@ -157,7 +157,7 @@ func (v *viewing) open(ctx context.Context, t person.Transport) error {
 	if err := v.page.OpenSession(ctx, v.id); err != nil {
 		return err
 	}
-	if err := v.page.WaitTransport(ctx, t); err != nil {
+	if err := v.page.HoldTransport(ctx, t); err != nil {
 		return err
 	}
 	return v.page.WaitViewer(ctx)

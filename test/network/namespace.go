@@ -89,6 +89,11 @@ func (n *Namespace) Dial(ctx context.Context, from net.Addr, address string) (c 
 // path names the namespace for other programs, as long as it is open.
 func (n *Namespace) path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.file.Fd()) }
 
+// Within is the words before a command that have it run in the namespace, by the
+// program nsenter, for as long as the namespace is open: for programs that
+// somebody else starts.
+func (n *Namespace) Within() []string { return []string{"nsenter", "--net=" + n.path(), "--"} }
+
 // ip carries out commands of the program ip, without the word itself.
 func (n *Namespace) ip(commands ...string) error {
 	return n.Do(func() error {

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -184,4 +186,117 @@ func TestDoor(t *testing.T) {
 	}
 	open()
 	must(t, door.Close())
+}
+
+// echo answers what it gets, by UDP and by TCP at an address of the server's.
+func echo(t *testing.T, l *Link, tcp, udp string) {
+	t.Helper()
+	listener, err := l.Server.Listen(tcp)
+	must(t, err)
+	var packets net.PacketConn
+	must(t, l.Server.Do(func() (err error) {
+		packets, err = net.ListenPacket("udp", udp)
+		return err
+	}))
+	var work sync.WaitGroup
+	work.Go(func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			work.Go(func() { _, _ = io.Copy(c, c); _ = c.Close() })
+		}
+	})
+	work.Go(func() {
+		for b := make([]byte, 100); ; {
+			n, from, err := packets.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			_, _ = packets.WriteTo(b[:n], from)
+		}
+	})
+	t.Cleanup(func() { _ = listener.Close(); _ = packets.Close(); work.Wait() })
+}
+
+// TestLink reaches a server over a link in all kinds of weather.
+func TestLink(t *testing.T) {
+	l, err := NewLink()
+	must(t, err)
+	t.Cleanup(func() { must(t, l.Close()) })
+	must(t, l.Open(8080))
+	media := netip.AddrPortFrom(LinkServerAddr, 8081).String()
+	echo(t, l, "127.0.0.1:8080", media)
+
+	ctx := limit(t)
+	page, err := l.Person.Dial(ctx, nil, "127.0.0.1:8080")
+	must(t, err)
+	t.Cleanup(func() { _ = page.Close() })
+	var udp net.Conn
+	must(t, l.Person.Do(func() (err error) {
+		udp, err = net.Dial("udp", media)
+		return err
+	}))
+	t.Cleanup(func() { _ = udp.Close() })
+	// answers sends a byte and waits for it to come back, behind whatever comes
+	// back late.
+	answers := func(c net.Conn, mark byte, patience time.Duration) bool {
+		_, err := c.Write([]byte{mark})
+		must(t, err)
+		must(t, c.SetReadDeadline(time.Now().Add(patience)))
+		for b := make([]byte, 100); ; {
+			n, err := c.Read(b)
+			if err != nil {
+				return false
+			}
+			if bytes.IndexByte(b[:n], mark) >= 0 {
+				return true
+			}
+		}
+	}
+	for mark, test := range []struct {
+		name     string
+		weather  func() error
+		udp, tcp bool
+		least    time.Duration
+	}{
+		{"fair", func() error { return nil }, true, true, 0},
+		{"no UDP", func() error { return l.Drop("udp PORT 8081") }, false, true, 0},
+		{"all is lost", func() error { return l.Lose(100) }, false, false, 0},
+		{"far", func() error { return l.Delay(200 * time.Millisecond) }, true, true, 200 * time.Millisecond},
+		{"near again", l.Fair, true, true, 0},
+		{"narrow", func() error { return l.Rate(300_000) }, true, true, 0},
+	} {
+		must(t, l.Fair())
+		must(t, test.weather())
+		for _, c := range []struct {
+			conn net.Conn
+			want bool
+		}{{udp, test.udp}, {page, test.tcp}} {
+			patience := 5 * time.Second
+			if !c.want {
+				patience = 300 * time.Millisecond
+			}
+			began := time.Now()
+			got := answers(c.conn, byte(mark), patience)
+			took := time.Since(began)
+			if got != c.want || got && took < test.least {
+				t.Errorf("%s: %s answered: %t after %s", test.name, c.conn.RemoteAddr().Network(), got, took)
+			}
+		}
+	}
+
+	// Still narrow: a message that is no longer a matter of one packet takes its
+	// time, at least that for all but what may go at once.
+	const size, atOnce = 30_000, 8_000
+	began := time.Now()
+	_, err = page.Write(bytes.Repeat([]byte{255}, size))
+	must(t, err)
+	must(t, page.SetReadDeadline(began.Add(15*time.Second)))
+	_, err = io.ReadFull(page, make([]byte, size))
+	must(t, err)
+	if took := time.Since(began); took < (size-atOnce)*8*time.Second/300_000 {
+		t.Errorf("%d bytes at 300 kbit/s took %s", size, took)
+	}
 }

@@ -13,7 +13,10 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"os/exec"
+	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/target"
@@ -24,6 +27,9 @@ import (
 type Config struct {
 	// Chromium is the program; default /usr/bin/chromium.
 	Chromium string
+	// Within, if not empty, is a command that runs the command behind it: where
+	// Chromium is to run.
+	Within []string
 	// Width and Height of the page in CSS pixels; default 1280 and 900.
 	Width, Height int64
 }
@@ -73,6 +79,9 @@ func flags(cfg Config, profile string) []chromedp.ExecAllocatorOption {
 		chromedp.WindowSize(int(cfg.Width), int(cfg.Height)),
 		chromedp.Flag("disable-features", "Translate,MediaRouter,OptimizationHints"),
 	}
+	if len(cfg.Within) > 0 {
+		options = append(options, chromedp.ModifyCmdFunc(func(cmd *exec.Cmd) { within(cmd, cfg.Within) }))
+	}
 	for _, name := range []string{
 		"disable-gpu", "disable-quic", "disable-background-networking", "disable-component-update",
 		"disable-sync", "disable-extensions", "disable-dev-shm-usage", "disable-background-timer-throttling",
@@ -82,6 +91,13 @@ func flags(cfg Config, profile string) []chromedp.ExecAllocatorOption {
 	}
 	// Chromium leaves directories where temporary files are: they go with the profile.
 	return append(options, chromedp.Flag("lang", "en-US"), chromedp.Env("TMPDIR="+profile))
+}
+
+// within puts words before a command; which ends with this program.
+func within(cmd *exec.Cmd, words []string) {
+	cmd.Args = slices.Concat(words, []string{cmd.Path}, cmd.Args[1:])
+	cmd.Path, cmd.Err = exec.LookPath(words[0])
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }
 
 // Close ends Chromium with all its pages and removes its profile. Idempotent.

@@ -13,16 +13,6 @@ import (
 	"github.com/chromedp/chromedp/kb"
 )
 
-// Transport is how the screen comes to the page.
-type Transport string
-
-// The transports that there are.
-const (
-	UDP Transport = "udp" // WebRTC
-	TCP Transport = "tcp" // WebRTC over ICE-TCP
-	VNC Transport = "vnc" // noVNC
-)
-
 // confine is run in a document before the page's own scripts. It leaves the page
 // one transport: for noVNC the server says that it has no video; for TCP the
 // answers have no candidates of UDP, which is all that blocked UDP looks like
@@ -73,9 +63,9 @@ func (p *Page) Confine(ctx context.Context, only Transport) error {
 	return nil
 }
 
-// WaitTransport waits until the viewer shows the screen by a transport, and has
+// HoldTransport waits until the viewer shows the screen by a transport, and has
 // the page stay on it.
-func (p *Page) WaitTransport(ctx context.Context, transport Transport) error {
+func (p *Page) HoldTransport(ctx context.Context, transport Transport) error {
 	_, err := look[bool](ctx, p, "for the screen by "+string(transport), `(want) => { `+screen+`
   return by === want && (window.benchView.held = true);
 }`, transport)

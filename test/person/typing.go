@@ -108,10 +108,3 @@ func (p *Page) ClickScreen(ctx context.Context) error {
 	}
 	return p.click(ctx, at)
 }
-
-// WaitTransport waits until the remote screen comes by "udp", "tcp" or "vnc".
-func (p *Page) WaitTransport(ctx context.Context, transport string) error {
-	_, err := look[bool](ctx, p, "for the screen to come by "+transport,
-		`(by) => document.querySelector(".viewer")?.dataset.transport === by`, transport)
-	return err
-}

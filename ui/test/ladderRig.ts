@@ -1,7 +1,7 @@
 // Screens that a test drives, and a Ladder over them. Needs fake timers.
 import { vi } from "vitest";
-import type { LadderState, Offered } from "../src/viewer/choice";
-import { Ladder, type LadderOptions } from "../src/viewer/ladder";
+import type { LadderOptions, LadderState, Offered } from "../src/viewer/choice";
+import { Ladder } from "../src/viewer/ladder";
 import type { Life, Screen, Transport, Typed, VncLife } from "../src/viewer/screen";
 
 export interface Rig {
@@ -49,6 +49,7 @@ export class Fake implements Screen {
   }
   takeControl(): void {}
   nudge(): void {}
+  doubt(): void {}
   figures(): Promise<null> {
     return Promise.resolve(null);
   }

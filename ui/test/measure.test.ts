@@ -91,6 +91,24 @@ describe("Pulse", () => {
     expect(said.at(-1)).toBe("stalled");
   });
 
+  it("asks at once when it is in doubt, and waits for less", () => {
+    const p = new Pulse();
+    expect(p.take(at(0, 7))).toBe("alive");
+    p.doubt();
+    expect(p.take(at(10, 8))).toBe("quiet"); // it may be from before
+    p.doubt();
+    expect([260, 510, 709].map((t) => p.take(at(t, 8)))).toEqual(["quiet", "quiet", "quiet"]);
+    expect(p.take(at(710, 8))).toBe("stalled");
+  });
+
+  it("is in doubt no more when something arrives", () => {
+    const p = new Pulse();
+    p.doubt();
+    expect([0, 250, 500].map((t) => p.take(at(t, t < 500 ? 7 : 8)))).toEqual(["quiet", "quiet", "alive"]);
+    expect(p.take(at(1000, 8))).toBe("alive");
+    expect(p.take(at(1250, 8))).toBe("quiet");
+  });
+
   it("judges nothing by a time in which nobody looked", () => {
     const p = new Pulse();
     p.take(at(0, 7));

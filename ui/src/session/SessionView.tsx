@@ -18,7 +18,7 @@ import { Steps } from "./Steps";
 import { useSession } from "./useSession";
 
 export function SessionView({ id }: { id: string }): JSX.Element {
-  const { row, model, missing, online, opened, setRow } = useSession(id);
+  const { row, model, missing, online, opened, broke, setRow } = useSession(id);
   const providers = useProviders();
   const { connect } = useMe();
   const title = titleOf(providers, row?.provider);
@@ -51,7 +51,7 @@ export function SessionView({ id }: { id: string }): JSX.Element {
         )}
       </header>
       <div class="session-main">
-        {!final && <Viewer session={id} active={HAS_SCREEN.has(state)} poke={opened} idle={IDLE[state] ?? null} />}
+        {!final && <Viewer session={id} active={HAS_SCREEN.has(state)} poke={opened} doubts={broke} idle={IDLE[state] ?? null} />}
         {state === "completed" && <Succeeded session={row} state={state} title={title} destroyed={model.destroyed} />}
         {isFailure(state) && settled && <Ended session={row} state={state} title={title} destroyed={model.destroyed} />}
       </div>

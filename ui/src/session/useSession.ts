@@ -14,6 +14,8 @@ export interface LiveSession {
   online: boolean;
   /** Grows each time that the stream is open again. */
   opened: number;
+  /** Grows each time that the stream breaks, or could not be opened. */
+  broke: number;
   setRow: (s: Session) => void;
 }
 
@@ -26,6 +28,7 @@ export function useSession(id: string): LiveSession {
   const [missing, setMissing] = useState(false);
   const [online, setOnline] = useState(true);
   const [opened, setOpened] = useState(0);
+  const [broke, setBroke] = useState(0);
   const newest = useRef<Session | null>(null);
 
   const setRow = useCallback((s: Session) => {
@@ -78,7 +81,10 @@ export function useSession(id: string): LiveSession {
         setModel((m) => withEvent(m, e));
         if (e.kind !== "log" && e.kind !== "progress") void ask();
       },
-      onDown: () => void ask(),
+      onDown: () => {
+        setBroke((n) => n + 1);
+        void ask();
+      },
     });
     void ask();
     return () => {
@@ -89,5 +95,5 @@ export function useSession(id: string): LiveSession {
 
   // Once it has ended and its machine is gone nothing more can come; the open
   // stream costs nothing and delivers later deliveries of the credential.
-  return { row, model, missing, online: online || (row !== null && isFinal(row.state)), opened, setRow };
+  return { row, model, missing, online: online || (row !== null && isFinal(row.state)), opened, broke, setRow };
 }

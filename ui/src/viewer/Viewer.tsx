@@ -16,6 +16,9 @@ interface Props {
   active: boolean;
   /** Grows each time that the server was found again: no need to wait on. */
   poke: number;
+  /** Grows each time that another connection to the server broke: one that does
+   * not tell may be gone with it. */
+  doubts: number;
   /** Shown in place of a screen that there is not yet, or not any more. */
   idle: Idle | null;
 }
@@ -34,7 +37,7 @@ type Phase = ViewerState["phase"] | "stopped";
 // With fewer failures than these the connection is just on its way back.
 const EXPLAIN_AFTER = 3;
 
-export function Viewer({ session, active, poke, idle }: Props): JSX.Element {
+export function Viewer({ session, active, poke, doubts, idle }: Props): JSX.Element {
   const frame = useRef<HTMLElement>(null);
   const stage = useRef<HTMLDivElement>(null);
   const status = useRef<HTMLParagraphElement>(null);
@@ -63,6 +66,7 @@ export function Viewer({ session, active, poke, idle }: Props): JSX.Element {
   }, [session, active, onState]);
 
   useEffect(() => connection.current?.retryNow(), [poke]);
+  useEffect(() => connection.current?.doubt(), [doubts]);
   usePasting(stage, (text) => connection.current?.paste(text));
 
   const keys = useCallback((k: readonly number[]) => connection.current?.keys(k), []);

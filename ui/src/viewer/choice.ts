@@ -1,5 +1,5 @@
 // What there is to choose from, when, and what the person is told about it.
-import type { Transport, VncPhase } from "./screen";
+import type { Life, Screen, Transport, Typed, VncLife, VncPhase } from "./screen";
 
 /** Why the person is not on the best transport; "" when they are, or nothing is
  * known yet. */
@@ -13,6 +13,22 @@ export interface LadderState extends VncPhase {
 /** Whether there is live video at all: the server has it and the browser can. */
 export type Offered = "yes" | "off" | "unsupported";
 
+/** What a Ladder is made of. */
+export interface LadderOptions {
+  /** Asks the server; rejects when it cannot be reached. */
+  offered: (signal: AbortSignal) => Promise<Offered>;
+  video: (transport: "udp" | "tcp", life: Life) => Screen;
+  vnc: (life: VncLife) => Screen;
+  /** Takes the typing from one screen to the next. */
+  typist: { hold(): void; open(to: Screen, left: readonly Typed[]): void };
+  /** Whether a switch would disturb nobody: nothing is held, nothing was done
+   * just now. */
+  calm: () => boolean;
+  onState: (s: LadderState) => void;
+  /** Another screen is the one that is seen. */
+  onScreen: (s: Screen) => void;
+}
+
 // How long UDP is tried alone; then TCP is tried beside it and noVNC gets
 // ready unseen.
 export const HEAD_START_MS = 1000;
@@ -20,6 +36,8 @@ export const HEAD_START_MS = 1000;
 export const FALL_MS = 2500;
 // A try that has no picture by then is given up.
 export const TRY_MS = 8000;
+// A screen that is lost so soon after the server was in doubt is lost with it.
+export const DOUBT_MS = 5000;
 export const ASK_AGAIN_MS = 100;
 // The waits before the next try for something better: while on noVNC, and
 // while on video over TCP, where there is less to win.

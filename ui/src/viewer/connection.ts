@@ -101,6 +101,11 @@ export class ViewerConnection {
    * is alive. */
   readonly retryNow = (): void => this.ladder.nudge();
 
+  /** doubt is to be called when another connection to the server broke. */
+  doubt(): void {
+    this.ladder.doubt();
+  }
+
   /** keys presses and releases keys, given as keysyms; characters go as text. */
   keys(keysyms: readonly number[]): void {
     let text = "";

@@ -1,20 +1,5 @@
-import { ASK_AGAIN_MS, FALL_MS, HEAD_START_MS, RANK, STABLE_MS, TRY_MS, WAITS, type LadderState, type Offered, type Reason } from "./choice";
-import type { Ended, Life, Screen, Typed, VncLife, VncPhase } from "./screen";
-
-export interface LadderOptions {
-  /** Asks the server; rejects when it cannot be reached. */
-  offered: (signal: AbortSignal) => Promise<Offered>;
-  video: (transport: "udp" | "tcp", life: Life) => Screen;
-  vnc: (life: VncLife) => Screen;
-  /** Takes the typing from one screen to the next. */
-  typist: { hold(): void; open(to: Screen, left: readonly Typed[]): void };
-  /** Whether a switch would disturb nobody: nothing is held, nothing was done
-   * just now. */
-  calm: () => boolean;
-  onState: (s: LadderState) => void;
-  /** Another screen is the one that is seen. */
-  onScreen: (s: Screen) => void;
-}
+import { ASK_AGAIN_MS, DOUBT_MS, FALL_MS, HEAD_START_MS, RANK, STABLE_MS, TRY_MS, WAITS, type LadderOptions, type Offered, type Reason } from "./choice";
+import type { Ended, Screen, Typed, VncPhase } from "./screen";
 
 interface Try {
   screen: Screen;
@@ -38,6 +23,7 @@ export class Ladder {
   private stopped = false;
   private everShown = false;
   private reason: Reason = "";
+  private doubtedAt = -Infinity;
   private barred = false;
   private waited = { vnc: 0, tcp: 0 };
   private left: Promise<Typed[]> = Promise.resolve([]);
@@ -83,6 +69,12 @@ export class Ladder {
     this.waited = { vnc: 0, tcp: 0 };
     this.unplan();
     void this.climb();
+  }
+
+  /** doubt has the screen find out soon whether the server is still there. */
+  doubt(): void {
+    this.doubtedAt = performance.now();
+    this.current?.doubt();
   }
 
   private async climb(): Promise<void> {
@@ -263,7 +255,9 @@ export class Ladder {
     // one, which would do the same.
     this.barred ||= why === "replaced";
     this.openVnc();
-    if (old.transport === "udp" && (why === "stalled" || why === "broken")) this.attempt("tcp");
+    // A server that went away says nothing of the ways to it.
+    if (!this.barred && performance.now() - this.doubtedAt < DOUBT_MS) void this.climb();
+    else if (old.transport === "udp" && (why === "stalled" || why === "broken")) this.attempt("tcp");
     else this.climbLater();
     this.settle();
     this.report();

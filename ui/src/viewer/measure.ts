@@ -110,14 +110,18 @@ export function figuresOf(before: Look, now: Look): Pick<Figures, "roundTripMs" 
 
 const STALL_MS = 2000;
 const PROBE_MS = 700;
+const DOUBT_MS = 700;
 
 /** Pulse tells from looks in a row whether a connection is alive: "quiet" when
  * it is time to ask the other side for a sign of life, "stalled" when nothing
- * has arrived for two seconds, or pictures have but none could be shown. */
+ * has arrived for two seconds, or pictures have but none could be shown. Once
+ * it is in doubt, it asks at once and waits for less. */
 export class Pulse {
   private last: Look | null = null;
   private arrivedAt = 0;
   private pictureAt = 0;
+  private doubted = false;
+  private doubt0: Look | null = null;
 
   /** When something arrived last. */
   get heardAt(): number {
@@ -130,12 +134,26 @@ export class Pulse {
     if (!was || l.arrived !== was.arrived) this.arrivedAt = l.at;
     // Without a new packet of video there is no picture to be missed.
     if (!was || l.decoded !== was.decoded || (l.packets === was.packets && l.at - this.pictureAt < STALL_MS)) this.pictureAt = l.at;
+    if (this.doubted) {
+      // What had arrived before the doubt says nothing.
+      this.doubt0 ??= l;
+      this.doubted = l.arrived === this.doubt0.arrived;
+      if (this.doubted) return l.at - this.doubt0.at >= DOUBT_MS ? "stalled" : "quiet";
+    }
     if (l.at - this.arrivedAt >= STALL_MS || l.at - this.pictureAt >= STALL_MS) return "stalled";
     return l.at - this.arrivedAt >= PROBE_MS ? "quiet" : "alive";
   }
 
+  /** doubt says that the other side may be gone: looks from now on show it. More
+   * of it, before they have, does not make it newer. */
+  doubt(): void {
+    if (this.doubted) return;
+    this.doubted = true;
+    this.doubt0 = null;
+  }
+
   /** rest starts anew, after a time in which nobody looked. */
   rest(): void {
-    this.last = null;
+    this.last = this.doubt0 = null;
   }
 }

@@ -138,6 +138,11 @@ export class VideoScreen implements Screen {
 
   readonly tell = (stats: Stats): void => this.say({ stats });
 
+  doubt(): void {
+    this.pulse.doubt();
+    void this.lookNow();
+  }
+
   async figures(): Promise<Figures | null> {
     if (this.over) return null;
     const now = look(await this.pc.getStats(), performance.now());

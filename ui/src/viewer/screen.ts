@@ -42,6 +42,8 @@ export interface Screen extends Keys {
   takeControl(): void;
   /** Tries again at once, or looks at once whether it is still alive. */
   nudge(): void;
+  /** The server may be gone: finds out soon. */
+  doubt(): void;
   figures(): Promise<Figures | null>;
   /** Tells the server, where the connection has words. */
   readonly tell?: (stats: Stats) => void;

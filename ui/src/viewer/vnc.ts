@@ -95,6 +95,10 @@ export class VncScreen implements Screen {
     this.retryNow();
   }
 
+  doubt(): void {
+    // Its socket breaks with the server.
+  }
+
   figures(): Promise<Figures | null> {
     const c = this.live.querySelector("canvas");
     if (!c || !this.painted) return Promise.resolve(null);
