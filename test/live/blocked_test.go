@@ -46,7 +46,7 @@ func TestBlockedFromTheStart(t *testing.T) {
 // The two speeds at which a person types here: faster than most, and with pauses
 // in which a better transport may take over.
 const (
-	fast = 40 * time.Millisecond
+	fast = 80 * time.Millisecond
 	slow = 700 * time.Millisecond
 )
 
