@@ -124,9 +124,7 @@ export class VideoScreen implements Screen {
     if (this.open) this.input.send(encode({ type: "release" }));
   }
 
-  settled(): boolean {
-    return this.journal.empty;
-  }
+  readonly settled = (): boolean => this.journal.empty;
 
   takeControl(): void {
     this.say({ control: true });
