@@ -107,10 +107,18 @@ func (p *Page) FitScreen(ctx context.Context, width, height int64) error {
 	return fmt.Errorf("person: no window gives a screen of %d by %d", width, height)
 }
 
-// GoTo has the remote Chromium open an address, typed into its address bar.
+// GoTo has the remote Chromium open an address, typed into its address bar as a
+// person would: that has the focus only once the page shown has had a look at
+// Control and L. What was typed too early is not in the address, and the page
+// does not open.
 func (p *Page) GoTo(ctx context.Context, address string) error {
 	if err := p.Control(ctx, 'l'); err != nil {
 		return err
+	}
+	select {
+	case <-time.After(500 * time.Millisecond):
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	return p.keys(ctx, address+kb.Enter)
 }
@@ -180,7 +188,7 @@ if (location.href.endsWith("moving")) {
 // it answers is the milliseconds from the dispatch of each click to the
 // animation frame in which the source held its code. A code that does not come
 // within two seconds is lost.
-const clicks = `async (n, local) => {
+const clicks = `async (n, local, fresh) => {
   const by = document.querySelector(".viewer")?.dataset.transport;
   const live = local ? document.getElementById("code") : document.querySelector("[data-testid=viewer] .stage-live " + (by === "vnc" ? "canvas" : "video"));
   const width = () => live.videoWidth ?? live.width, height = () => live.videoHeight ?? live.height;
@@ -216,9 +224,10 @@ const clicks = `async (n, local) => {
   };
   let at = null, last = -1;
   for (const end = performance.now() + 15000; performance.now() < end; await wait(50)) {
-    if ((width() || 0) > 0 && (at = find()) && (last = read(at)) >= 0) break;
+    // A page that has just been opened has counted nothing yet.
+    if ((width() || 0) > 0 && (at = find()) && (last = read(at)) >= 0 && (!fresh || last === 0)) break;
   }
-  if (!at || last < 0) throw new Error("the code is not to be seen");
+  if (!at || last < 0 || fresh && last) throw new Error("the code is not to be seen");
   const box = live.getBoundingClientRect(), scale = Math.min(box.width / width(), box.height / height());
   const X = box.x + (box.width - width() * scale) / 2 + (at.x + 112) * scale;
   const Y = box.y + (box.height - height() * scale) / 2 + (at.y + 200) * scale;
@@ -269,12 +278,12 @@ type Clicked struct {
 }
 
 // Click clicks n times on the CodePage that the remote screen shows, or that p
-// itself is, where local. The events are dispatched in the page, and its own
-// clock measures.
-func (p *Page) Click(ctx context.Context, n int, local bool) (Clicked, error) {
+// itself is, where local; where fresh, on one that has just been opened. The
+// events are dispatched in the page, and its own clock measures.
+func (p *Page) Click(ctx context.Context, n int, local, fresh bool) (Clicked, error) {
 	tab, cancel := p.within(ctx)
 	defer cancel()
-	c, err := chromedp.Run(tab, chromedp.Evaluate[Clicked](fmt.Sprintf("(%s)(%d, %t)", clicks, n, local), chromedp.EvalAwaitPromise))
+	c, err := chromedp.Run(tab, chromedp.Evaluate[Clicked](fmt.Sprintf("(%s)(%d, %t, %t)", clicks, n, local, fresh), chromedp.EvalAwaitPromise))
 	if err != nil {
 		return c, fmt.Errorf("person: click: %w; the page shows %q", errors.Join(ctx.Err(), err), p.text())
 	}
