@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	// pongWait is how long a window may take to answer a ping, and blindWait
-	// how long one that answers none is given for the keys before.
-	pongWait  = 500 * time.Millisecond
+	// pongWait is how long a window may take to answer a ping, on a machine that
+	// is very busy too, and blindWait how long one that answers none is given for
+	// the keys before.
+	pongWait  = 5 * time.Second
 	blindWait = 150 * time.Millisecond
 )
 

@@ -218,6 +218,7 @@ const pictured = `(() => {
 // Over video it is not tested yet: with the server's media address on loopback
 // Firefox found no path, over UDP or TCP. Why is not known.
 func TestFirefox(t *testing.T) {
+	needsCalm(t)
 	ctx := limit(t, 2*time.Minute)
 	who, session := atTypingPage(t, ctx, "firefox", "--media-address", "off")
 	link, err := who.Link(ctx)

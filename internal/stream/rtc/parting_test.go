@@ -124,7 +124,7 @@ func TestLeaveWaitsForTheMachine(t *testing.T) {
 		}
 		for range 20 { // it is still at it, and shows it
 			_ = guestapi.WriteScreenFrame(guestOut, guestapi.ScreenVideo, guestapi.AppendVideo(nil, guestapi.VideoFrame{Width: 8, Height: 8, Data: []byte("x")}))
-			time.Sleep(2 * time.Millisecond)
+			time.Sleep(2 * time.Millisecond) // what a machine still has to do takes time; nothing waits for it
 		}
 		close(finished)
 		_ = guestOut.Close()
@@ -148,7 +148,7 @@ func TestPartingsAreForgotten(t *testing.T) {
 		end := func(id string) { ps.over(ps.expect(id, Request{User: "u", Session: "s"}), 1) }
 		open := ps.expect("open", Request{User: "u", Session: "s"})
 		end("first")
-		time.Sleep(rememberParting + time.Second)
+		time.Sleep(rememberParting + time.Second) // of the fake clock
 		if ps.find("u", "s", "first") == nil {
 			t.Error("there was no reason to forget it")
 		}

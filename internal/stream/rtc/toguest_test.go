@@ -34,9 +34,9 @@ func TestKeyframeFloor(t *testing.T) {
 		go func() { defer close(done); _ = g.run() }()
 		for range 120 { // for 1.2 s
 			g.keyframe()
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(10 * time.Millisecond) // of the fake clock
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // of the fake clock
 		synctest.Wait()
 		g.keyframe()
 		synctest.Wait()
