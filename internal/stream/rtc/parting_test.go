@@ -124,7 +124,7 @@ func TestLeaveWaitsForTheMachine(t *testing.T) {
 		}
 		for range 20 { // it is still at it, and shows it
 			_ = guestapi.WriteScreenFrame(guestOut, guestapi.ScreenVideo, guestapi.AppendVideo(nil, guestapi.VideoFrame{Width: 8, Height: 8, Data: []byte("x")}))
-			time.Sleep(2 * time.Millisecond) // what a machine still has to do takes time; nothing waits for it
+			time.Sleep(2 * time.Millisecond) // widens the time in which an answer that comes too early would be seen
 		}
 		close(finished)
 		_ = guestOut.Close()
