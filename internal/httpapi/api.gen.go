@@ -815,6 +815,9 @@ type SessionEventsParams struct {
 type ConnectWebrtcParams struct {
 	// AnteroomTicket A viewer's ticket, of `/tickets`. It is used up.
 	AnteroomTicket *string `json:"Anteroom-Ticket,omitempty"`
+
+	// AnteroomWindow A name of the viewer's choice. The connections to a session that have the same name control or watch together, so that a viewer can have a second one while it changes its transport. Without a name, each is for itself.
+	AnteroomWindow *string `json:"Anteroom-Window,omitempty"`
 }
 
 // AssignPortJSONRequestBody defines body for AssignPort for application/json ContentType.
@@ -1806,6 +1809,25 @@ func (siw *ServerInterfaceWrapper) ConnectWebrtc(w http.ResponseWriter, r *http.
 		}
 
 		params.AnteroomTicket = &AnteroomTicket
+
+	}
+
+	// ------------- Optional header parameter "Anteroom-Window" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Anteroom-Window")]; found {
+		var AnteroomWindow string
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Anteroom-Window", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Anteroom-Window", valueList[0], &AnteroomWindow, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Anteroom-Window", Err: err})
+			return
+		}
+
+		params.AnteroomWindow = &AnteroomWindow
 
 	}
 

@@ -133,6 +133,14 @@ func optional[T ~string](v T) *T {
 	return &v
 }
 
+// value is what optional was made of.
+func value[T ~string](v *T) T {
+	if v == nil {
+		return ""
+	}
+	return *v
+}
+
 func optionalTime(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil

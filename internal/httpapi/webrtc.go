@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"mime"
@@ -17,6 +18,9 @@ import (
 
 // openScreenTime is how long a machine may take to open its screen.
 const openScreenTime = 20 * time.Second
+
+// maxWindow is the most bytes of a window's name.
+const maxWindow = 64
 
 const (
 	typeSDP      = "application/sdp"
@@ -53,9 +57,10 @@ func (a api) ConnectWebrtc(w http.ResponseWriter, r *http.Request, id ID, params
 		a.problem(w, r, ProblemCodeUnavailable, noWebRTC)
 		return
 	}
-	ticket := ""
-	if params.AnteroomTicket != nil {
-		ticket = *params.AnteroomTicket
+	ticket, window := value(params.AnteroomTicket), value(params.AnteroomWindow)
+	if len(window) > maxWindow {
+		a.problem(w, r, ProblemCodeInvalidRequest, fmt.Sprintf("Anteroom-Window is longer than %d bytes.", maxWindow))
+		return
 	}
 	if _, err := stream.HashTicket(ticket); err != nil {
 		a.badTicket(w, r)
@@ -67,7 +72,7 @@ func (a api) ConnectWebrtc(w http.ResponseWriter, r *http.Request, id ID, params
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), openScreenTime)
 	defer cancel()
-	conn, answer, err := a.cfg.WebRTC.Connect(ctx, life, a.screenRequest(who(r).user.ID, s.ID, ticket, offer))
+	conn, answer, err := a.cfg.WebRTC.Connect(ctx, life, a.screenRequest(who(r).user.ID, s.ID, ticket, window, offer))
 	if err != nil {
 		end()
 		a.failWebRTC(w, r, err)
@@ -84,13 +89,13 @@ func (a api) ConnectWebrtc(w http.ResponseWriter, r *http.Request, id ID, params
 }
 
 // screenRequest is a viewer's, for the gateway.
-func (a api) screenRequest(user string, id session.ID, ticket string, offer []byte) rtc.Request {
+func (a api) screenRequest(user string, id session.ID, ticket, window string, offer []byte) rtc.Request {
 	exists := func(ctx context.Context) error {
 		_, err := a.cfg.UseCases.Session(ctx, user, id)
 		return err
 	}
 	return rtc.Request{
-		Session: string(id), User: user, Offer: offer,
+		Session: string(id), User: user, Window: window, Offer: offer,
 		Open: func(ctx context.Context, codec string) (io.ReadWriteCloser, error) {
 			rwc, err := a.cfg.UseCases.OpenScreen(ctx, user, id, ticket, codec)
 			return rwc, ticketError(ctx, err, exists)

@@ -26,8 +26,8 @@ const (
 // keyboard types by keysym, whatever is on the X server's keys. A keysym that
 // is on none gets a spare keycode. Programs translate a keycode when they come
 // to read the event, with the map that is in force by then; so a spare keycode
-// gets another keysym only once the program that has the focus has answered a
-// ping behind the keys before.
+// that was typed on gets another keysym only once the program that has the focus
+// has answered a ping behind that key.
 //
 // Its methods are for one goroutine, but for event.
 type keyboard struct {
@@ -38,7 +38,7 @@ type keyboard struct {
 	keys   keymap
 	mods   []xproto.Keycode
 	held   map[uint32]xproto.Keycode // by the keysym that was asked for
-	typed  bool                      // on a spare keycode, since the last answered ping
+	read   uint64                    // the tick of the keymap up to which all keys have been read
 	repeat bool                      // we have switched the server's own repeating off
 }
 
@@ -46,7 +46,8 @@ func newKeyboard(x *server) *keyboard {
 	k := &keyboard{x: x, pongs: make(chan uint32, 8), held: map[uint32]xproto.Keycode{}}
 	k.stale.Store(true)
 	if k.load() == nil {
-		k.bind(firstBound())
+		k.bind(context.Background(), firstBound(), k.keys.tick)
+		k.read = k.keys.tick // nothing was typed yet
 	}
 	return k
 }
@@ -127,8 +128,7 @@ func (k *keyboard) key(ctx context.Context, keysym uint32, down bool) {
 	k.prepare()
 	p, ok := k.keys.find(keysym, k.shifted())
 	if !ok {
-		k.settle(ctx)
-		k.bind([]uint32{keysym})
+		k.bind(ctx, []uint32{keysym}, k.keys.tick)
 		if p, ok = k.keys.find(keysym, k.shifted()); !ok {
 			return // every spare keycode is held down
 		}
@@ -245,10 +245,7 @@ func (k *keyboard) some(ctx context.Context, keysyms []uint32) []uint32 {
 			room--
 		}
 	}
-	if len(missing) > 0 {
-		k.settle(ctx)
-		k.bindSince(missing, since)
-	}
+	k.bind(ctx, missing, since)
 	for _, s := range keysyms[:n] {
 		if p, ok := k.keys.find(s, false); ok {
 			k.press(p)
@@ -268,7 +265,6 @@ func (k *keyboard) press(p place) {
 			k.fake(code, false)
 		}
 	}
-	k.typed = k.typed || slices.Contains(spareCodes, p.code)
 	shifts := []xproto.Keycode{}
 	for _, keysym := range [...]uint32{keyShiftL, keyShiftR} {
 		if code := k.held[keysym]; code != 0 {
@@ -306,10 +302,9 @@ func (k *keyboard) fake(code xproto.Keycode, down bool) {
 	xtest.FakeInput(k.x.conn, kind, byte(code), 0, 0, 0, 0, 0)
 }
 
-// bind puts keysyms that are on no key on spare keycodes.
-func (k *keyboard) bind(keysyms []uint32) { k.bindSince(keysyms, k.keys.tick) }
-
-func (k *keyboard) bindSince(keysyms []uint32, since uint64) {
+// bind puts keysyms that are on no key on spare keycodes, but on none that was
+// used after the tick since.
+func (k *keyboard) bind(ctx context.Context, keysyms []uint32, since uint64) {
 	missing := slices.DeleteFunc(slices.Clone(keysyms), func(s uint32) bool {
 		_, there := k.keys.find(s, false)
 		return there
@@ -321,7 +316,7 @@ func (k *keyboard) bindSince(keysyms []uint32, since uint64) {
 			return s == missing[i] || ok && (s == small || s == capital)
 		}))
 	}
-	chosen := k.keys.assign(missing, since, func(c xproto.Keycode) bool {
+	chosen, used := k.keys.assign(missing, since, func(c xproto.Keycode) bool {
 		for _, held := range k.held {
 			if held == c {
 				return true
@@ -329,6 +324,10 @@ func (k *keyboard) bindSince(keysyms []uint32, since uint64) {
 		}
 		return false
 	})
+	if used > k.read {
+		k.settle(ctx)
+		k.read = since
+	}
 	slices.Sort(chosen) // as the keycodes are: neighbours go in one request
 	for len(chosen) > 0 {
 		n := 1
@@ -344,13 +343,9 @@ func (k *keyboard) bindSince(keysyms []uint32, since uint64) {
 	}
 }
 
-// settle returns when the program that has the focus has read all keys on spare
-// keycodes so far, or is not going to say so.
+// settle returns when the program that has the focus has read all keys so far,
+// or is not going to say so.
 func (k *keyboard) settle(ctx context.Context) {
-	if !k.typed {
-		return
-	}
-	k.typed = false
 	wait := blindWait
 	if window, ok := k.listener(); ok {
 		wait = pongWait

@@ -218,10 +218,11 @@ func exact(keysym, shifted uint32) bool {
 }
 
 // assign chooses slots for keysyms that are nowhere, those first that have not
-// been used for longest, and returns the slots' indices. Slots with a code that
+// been used for longest, and returns the slots' indices, and the tick of the
+// last use of any for what it had before. Slots with a code that
 // keep names, and those used after the tick since, stay as they are; if they are
 // too many, not all keysyms get one.
-func (m *keymap) assign(keysyms []uint32, since uint64, keep func(xproto.Keycode) bool) []int {
+func (m *keymap) assign(keysyms []uint32, since uint64, keep func(xproto.Keycode) bool) (out []int, used uint64) {
 	order := make([]int, 0, len(m.slots))
 	for i, s := range m.slots {
 		if s.used <= since && !keep(s.code) {
@@ -237,7 +238,6 @@ func (m *keymap) assign(keysyms []uint32, since uint64, keep func(xproto.Keycode
 		}
 		return 0
 	})
-	var out []int
 	for _, k := range keysyms {
 		if len(out) == len(order) {
 			break
@@ -248,8 +248,9 @@ func (m *keymap) assign(keysyms []uint32, since uint64, keep func(xproto.Keycode
 			small, capital = k, k
 		}
 		m.tick++
+		used = max(used, m.slots[i].used)
 		m.slots[i] = slot{code: m.slots[i].code, small: small, capital: capital, used: m.tick}
 		out = append(out, i)
 	}
-	return out
+	return out, used
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -137,6 +138,11 @@ func TestConnect(t *testing.T) {
 // and by SIGKILL, after which the next one clears away.
 func TestConnectLeavesNothing(t *testing.T) {
 	ctx := limit(t, 3*time.Minute)
+	// Where hanging up is ignored (nohup), what is started here would ignore it
+	// as well; a signal that is handled is at its default there.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	home := emptyHome(t)
 	killed, _ := connect(t, ctx, home)
 	killed.wait(t, "is up")

@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -45,13 +46,14 @@ const (
 // Conn is one viewer's connection. The gateway runs it; what it ends with is
 // logged.
 type Conn struct {
-	id    string
-	g     *Gateway
-	req   Request
-	room  *room
-	offer *offer
-	life  context.Context
-	began time.Time
+	id     string
+	window string
+	g      *Gateway
+	req    Request
+	room   *room
+	offer  *offer
+	life   context.Context
+	began  time.Time
 
 	pc      *webrtc.PeerConnection
 	sender  *webrtc.RTPSender
@@ -107,6 +109,7 @@ func (g *Gateway) connect(ctx, life context.Context, r Request, o *offer) (c *Co
 		done: make(chan struct{}), quiet: make(chan struct{}), channels: make(map[string]bool),
 		ufrag: o.ufrag, candidates: o.candidates,
 	}
+	c.window = cmp.Or(r.Window, c.id)
 	c.running, c.stop = context.WithCancel(context.WithoutCancel(life))
 	c.over = c.running.Done()
 	opened := make(chan error, 1)

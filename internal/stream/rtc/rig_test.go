@@ -193,6 +193,7 @@ type viewer struct {
 }
 
 type viewerOptions struct {
+	window  string // empty: its own
 	only    string // transport; "" is both
 	session string
 	user    string
@@ -369,7 +370,7 @@ func (v *viewer) join(g *Gateway, opts viewerOptions) *guest {
 		opts.life = context.Background()
 	}
 	v.began = time.Now()
-	conn, answer, err := g.Connect(testContext(t), opts.life, Request{Session: opts.session, User: opts.user, Offer: []byte(v.offer()), Open: open, Ended: opts.ended})
+	conn, answer, err := g.Connect(testContext(t), opts.life, Request{Session: opts.session, User: opts.user, Window: opts.window, Offer: []byte(v.offer()), Open: open, Ended: opts.ended})
 	if err != nil {
 		t.Fatal(err)
 	}

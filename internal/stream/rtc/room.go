@@ -5,14 +5,15 @@ import (
 	"sync"
 )
 
-// room is the viewers of one session. One of them controls, the others watch.
+// room is the viewers of one session. One window controls, the others watch; a
+// window may have more than one connection while it changes its transport.
 type room struct {
 	places int // taken; guarded by the gateway's lock
 
 	mu      sync.Mutex
 	all     []*Conn // also those that have not connected yet
 	viewers []*Conn // connected, the oldest first
-	control *Conn
+	control string  // the window; empty if there is no viewer
 }
 
 func (r *room) add(c *Conn) {
@@ -30,44 +31,59 @@ func (r *room) find(id string) *Conn {
 	return nil
 }
 
-// enter lets a viewer in that has connected. It controls if nobody does.
+// enter lets a viewer in that has connected. It controls if no other window does.
 func (r *room) enter(c *Conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.viewers = append(r.viewers, c)
-	if r.control == nil {
-		r.control = c
+	if r.control == "" {
+		r.control = c.window
 	}
-	c.setRole(r.control == c)
+	c.setRole(r.control == c.window)
 }
 
-// take gives a viewer control.
+// take gives a viewer's window control.
 func (r *room) take(c *Conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.control == c || !slices.Contains(r.viewers, c) {
-		return
+	if slices.Contains(r.viewers, c) {
+		r.give(c.window)
 	}
-	if before := r.control; before != nil {
-		before.setRole(false)
-	}
-	r.control = c
-	c.setRole(true)
 }
 
-// leave forgets a viewer; if it controlled, the oldest of the others does now.
+// give gives a window control. The caller has locked.
+func (r *room) give(window string) {
+	if r.control == window {
+		return
+	}
+	before := r.control
+	r.control = window
+	for _, v := range r.viewers { // who has control lets go before another gets it
+		if v.window == before {
+			v.setRole(false)
+		}
+	}
+	for _, v := range r.viewers {
+		if v.window == window {
+			v.setRole(true)
+		}
+	}
+}
+
+// leave forgets a viewer; if it was the last of the window that controlled, that
+// of the oldest viewer does now.
 func (r *room) leave(c *Conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	is := func(v *Conn) bool { return v == c }
 	r.all, r.viewers = slices.DeleteFunc(r.all, is), slices.DeleteFunc(r.viewers, is)
-	if r.control != c {
+	c.to.control(false)
+	if slices.ContainsFunc(r.viewers, func(v *Conn) bool { return v.window == r.control }) {
 		return
 	}
-	c.to.control(false)
-	r.control = nil
+	next := ""
 	if len(r.viewers) > 0 {
-		r.control = r.viewers[0]
-		r.control.setRole(true)
+		next = r.viewers[0].window
 	}
+	r.give(next)
 }

@@ -94,7 +94,10 @@ func (c Config) withDefaults() Config {
 type Request struct {
 	Session string
 	User    string
-	Offer   []byte
+	// Window names what the connection belongs to, within the session: its
+	// connections control or watch together. Empty: this connection alone.
+	Window string
+	Offer  []byte
 	// Open connects to the machine for the codec that was agreed on. Its errors
 	// are Connect's. It is called once, after the offer was found good.
 	Open func(ctx context.Context, codec string) (io.ReadWriteCloser, error)

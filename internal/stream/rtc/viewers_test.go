@@ -201,56 +201,6 @@ func TestLossIsRepaired(t *testing.T) {
 	}
 }
 
-// One controls, the others watch; control can be taken and is passed on.
-func TestRoles(t *testing.T) {
-	g := newGateway(t, nil)
-	a, ga := connect(t, g, viewerOptions{})
-	toldA := ga.film(100)
-	if string(a.json("role")) != `"control"` {
-		t.Fatal("the first does not control")
-	}
-	b, gb := connect(t, g, viewerOptions{})
-	toldB := gb.film(100)
-	if string(b.json("role")) != `"watch"` {
-		t.Fatal("the second does not watch")
-	}
-	elsewhere, _ := connect(t, g, viewerOptions{session: "another"})
-	if string(elsewhere.json("role")) != `"control"` {
-		t.Fatal("another session's is not of its own")
-	}
-	key := guestapi.Input{Type: guestapi.InputKey, ID: 1, Keysym: 'a', Down: true}
-	a.do(key)
-	until(t, "the key", toldA, func(m toldGuest) bool { return m.typ == guestapi.InputKey })
-	b.do(key) // nobody hears it
-	b.say(`{"resize":{"width":640,"height":480}}`)
-	b.say(`{"control":true}`)
-	if string(a.json("role")) != `"watch"` || string(b.json("role")) != `"control"` {
-		t.Fatal("control was not taken")
-	}
-	until(t, "the release", toldA, func(m toldGuest) bool { return m.typ == guestapi.InputRelease })
-	b.say(`{"resize":{"width":99999,"height":1.5}}`)
-	m := until(t, "the resize", toldB, func(m toldGuest) bool {
-		if m.typ == guestapi.InputKey {
-			t.Error("a watcher's key came through")
-		}
-		return m.typ == guestapi.ScreenResize
-	})
-	if string(m.payload) != "\x10\x00\x00\xa0" {
-		t.Errorf("resize to %x", m.payload)
-	}
-	if err := b.moves.Send(guestapi.AppendInput(nil, guestapi.Input{Type: guestapi.InputMove, ID: 2, X: 3, Y: 4})); err != nil {
-		t.Fatal(err)
-	}
-	until(t, "the move", toldB, func(m toldGuest) bool {
-		return m.typ == guestapi.InputMove && string(m.payload) == "\x00\x00\x00\x02\x00\x03\x00\x04"
-	})
-	b.conn.end(ending{})
-	if string(a.json("role")) != `"control"` {
-		t.Fatal("control was not passed on")
-	}
-	until(t, "the release", toldB, func(m toldGuest) bool { return m.typ == guestapi.InputRelease })
-}
-
 func TestCursorAndClipboard(t *testing.T) {
 	g := newGateway(t, nil)
 	v, gst := connect(t, g, viewerOptions{})

@@ -25,11 +25,12 @@ export async function videoOffer(session: string, signal: AbortSignal): Promise<
   return { enabled: body.enabled, ice_servers: Array.isArray(body.ice_servers) ? body.ice_servers : [] };
 }
 
-/** sendOffer hands over an offer with a ticket of its own. */
-export async function sendOffer(session: string, ticket: string, sdp: string): Promise<Answered> {
+/** sendOffer hands over an offer with a ticket of its own. The connections of one
+ * window control or watch together. */
+export async function sendOffer(session: string, window: string, ticket: string, sdp: string): Promise<Answered> {
   const res = await ask(path(session), {
     method: "POST",
-    headers: { "Content-Type": "application/sdp", Accept: "application/sdp", "Anteroom-Ticket": ticket },
+    headers: { "Content-Type": "application/sdp", Accept: "application/sdp", "Anteroom-Ticket": ticket, "Anteroom-Window": window },
     body: sdp,
     signal: AbortSignal.timeout(ANSWER_MS),
   });

@@ -43,6 +43,7 @@ export class ViewerConnection {
   private readonly cursors = new WeakMap<Screen, string>();
   private readonly pressed = new Set<number>();
   private readonly stopping = new AbortController();
+  private readonly name = crypto.getRandomValues(new Uint32Array(4)).join("-");
   private iceServers: RTCIceServer[] = [];
   private state: LadderState = { phase: "connecting", failures: 0, why: "", transport: null, reason: "" };
   private controlled = false;
@@ -61,7 +62,7 @@ export class ViewerConnection {
       offered: (s) => this.offered(s),
       video: (transport, life) => {
         const s: Screen = new VideoScreen(
-          { session: o.session, transport, iceServers: this.iceServers, stage: o.stage, still: this.still },
+          { session: o.session, window: this.name, transport, iceServers: this.iceServers, stage: o.stage, still: this.still },
           { ...life, ...this.says(() => s) },
         );
         return s;
@@ -173,7 +174,7 @@ export class ViewerConnection {
 
   private onScreen(s: Screen): void {
     this.o.stage.style.cursor = this.cursors.get(s) ?? "";
-    // Who was in control before a switch of the transport is so after it.
+    // Who was in control before a break is so after it.
     if (this.controlled && this.roles.get(s) === "watch") s.takeControl();
     else this.onRole(s);
   }

@@ -128,6 +128,7 @@ export class Ladder {
       reached: () => (t.reached = true),
       ready: () => {
         t.ready = true;
+        clearTimeout(t.limit); // the hands may take their time to be still
         this.settle();
       },
       ended: (why) => (this.current === t.screen ? this.lost(why) : this.failed(t, kind, why)),

@@ -3,14 +3,14 @@ import { sendCandidates, sendOffer, sendRestart, videoTicket } from "../api/webr
 /** negotiate makes the offer, hands it over at once, and takes of the answer
  * the candidates of one protocol. Resolves to where the connection's end goes,
  * also when the connection has been closed in the meantime. */
-export async function negotiate(pc: RTCPeerConnection, session: string, protocol: "udp" | "tcp"): Promise<string> {
+export async function negotiate(pc: RTCPeerConnection, session: string, window: string, protocol: "udp" | "tcp"): Promise<string> {
   const ticket = videoTicket(session);
   ticket.catch(() => undefined);
   pc.addTransceiver("video", { direction: "recvonly" });
   await pc.setLocalDescription();
   const offer = pc.localDescription?.sdp ?? "";
   const gathered: RTCIceCandidate[] = [];
-  const answered = (async () => sendOffer(session, await ticket, offer))();
+  const answered = (async () => sendOffer(session, window, await ticket, offer))();
   pc.onicecandidate = (e) => {
     if (e.candidate?.candidate) gathered.push(e.candidate);
     // All at once: the server finds this side by its checks anyway.

@@ -13,6 +13,8 @@ import { decode, encode, pieces, type Closing, type Input, type Point, type Role
 
 export interface VideoOptions {
   session: string;
+  /** The name that all connections of this window have. */
+  window: string;
   transport: "udp" | "tcp";
   iceServers: RTCIceServer[];
   stage: HTMLElement;
@@ -88,7 +90,7 @@ export class VideoScreen implements Screen {
     this.pc.onconnectionstatechange = () => this.onState();
     this.pc.oniceconnectionstatechange = () => this.onIce();
     addEventListener("pagehide", this.onPageHide);
-    this.location = negotiate(this.pc, o.session, o.transport);
+    this.location = negotiate(this.pc, o.session, o.window, o.transport);
     this.restarts = new Restarts(this.pc, this.location, o.transport);
     this.location.catch((err: unknown) => this.end(err instanceof ApiError && err.temporary ? "unreached" : "refused"));
   }
@@ -128,6 +130,8 @@ export class VideoScreen implements Screen {
 
   takeControl(): void {
     this.say({ control: true });
+    // What is done from here on comes after it.
+    if (this.open) this.role = null;
   }
 
   nudge(): void {
