@@ -25,9 +25,11 @@ const (
 
 // keyboard types by keysym, whatever is on the X server's keys. A keysym that
 // is on none gets a spare keycode. Programs translate a keycode when they come
-// to read the event, with the map that is in force by then; so a spare keycode
-// that was typed on gets another keysym only once the program that has the focus
-// has answered a ping behind that key.
+// to read the event, with the map as they know it by then: GTK, through which
+// Chromium reads, hears of a new one on a connection of its own. So the program
+// that has the focus is asked to answer a ping before a spare keycode that was
+// typed on gets another keysym, and between the change of a map and the first
+// spare key that is typed with it.
 //
 // Its methods are for one goroutine, but for event.
 type keyboard struct {
@@ -39,6 +41,7 @@ type keyboard struct {
 	mods   []xproto.Keycode
 	held   map[uint32]xproto.Keycode // by the keysym that was asked for
 	read   uint64                    // the tick of the keymap up to which all keys have been read
+	fresh  bool                      // spare keycodes have been bound since the last ping
 	repeat bool                      // we have switched the server's own repeating off
 }
 
@@ -133,7 +136,7 @@ func (k *keyboard) key(ctx context.Context, keysym uint32, down bool) {
 			return // every spare keycode is held down
 		}
 	}
-	k.press(p)
+	k.press(ctx, p)
 	k.held[keysym] = p.code
 }
 
@@ -248,7 +251,7 @@ func (k *keyboard) some(ctx context.Context, keysyms []uint32) []uint32 {
 	k.bind(ctx, missing, since)
 	for _, s := range keysyms[:n] {
 		if p, ok := k.keys.find(s, false); ok {
-			k.press(p)
+			k.press(ctx, p)
 			k.fake(p.code, false)
 		}
 	}
@@ -258,7 +261,10 @@ func (k *keyboard) some(ctx context.Context, keysyms []uint32) []uint32 {
 func (k *keyboard) shifted() bool { return k.held[keyShiftL] != 0 || k.held[keyShiftR] != 0 }
 
 // press presses a key with Shift as it has to be.
-func (k *keyboard) press(p place) {
+func (k *keyboard) press(ctx context.Context, p place) {
+	if k.fresh && slices.Contains(spareCodes, p.code) {
+		k.settle(ctx)
+	}
 	for keysym, code := range k.held {
 		if code == p.code { // of another keysym, in the other case
 			delete(k.held, keysym)
@@ -328,6 +334,7 @@ func (k *keyboard) bind(ctx context.Context, keysyms []uint32, since uint64) {
 		k.settle(ctx)
 		k.read = since
 	}
+	k.fresh = k.fresh || len(chosen) > 0
 	slices.Sort(chosen) // as the keycodes are: neighbours go in one request
 	for len(chosen) > 0 {
 		n := 1
@@ -343,9 +350,10 @@ func (k *keyboard) bind(ctx context.Context, keysyms []uint32, since uint64) {
 	}
 }
 
-// settle returns when the program that has the focus has read all keys so far,
-// or is not going to say so.
+// settle returns when the program that has the focus has read the map and all
+// keys so far, or is not going to say so.
 func (k *keyboard) settle(ctx context.Context) {
+	k.fresh = false
 	wait := blindWait
 	if window, ok := k.listener(); ok {
 		wait = pongWait

@@ -50,11 +50,23 @@ func dial(display string) (*server, error) {
 // close ends the connection. Idempotent.
 func (x *server) close() { x.closing.Do(x.conn.Close) }
 
-func (x *server) prepare() error {
+// extensions guards what xgb notes of extensions for all connections at once.
+var extensions sync.Mutex
+
+func initExtensions(conn *xgb.Conn) error {
+	extensions.Lock()
+	defer extensions.Unlock()
 	for _, init := range [...]func(*xgb.Conn) error{shm.Init, xfixes.Init, damage.Init, xtest.Init} {
-		if err := init(x.conn); err != nil {
+		if err := init(conn); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (x *server) prepare() error {
+	if err := initExtensions(x.conn); err != nil {
+		return err
 	}
 	if _, err := xfixes.QueryVersion(x.conn, 5, 0).Reply(); err != nil {
 		return err
