@@ -7,17 +7,21 @@ import (
 )
 
 // places limits how much is being started at the same time. Machines go before
-// tools: somebody who still has no screen waits for nobody who has one.
+// tools: somebody who still has no screen waits for nobody who has one. A machine
+// that is nobody's is started while nothing else is.
 type places struct {
-	mu       sync.Mutex
+	all int
+
+	mu       sync.Mutex // guards what follows
 	free     int
 	machines []chan struct{} // those who wait; closed when a place is theirs
 	tools    []chan struct{}
+	spares   []chan struct{}
 }
 
-func newPlaces(n int) *places { return &places{free: n} }
+func newPlaces(n int) *places { return &places{all: n, free: n} }
 
-// machine and tool wait for a place, first come first served. What they return
+// machine, tool and spare wait for a place, first come first served. What they return
 // gives it back; it may be called more than once.
 func (p *places) machine(ctx context.Context) (release func(), err error) {
 	return p.take(ctx, &p.machines)
@@ -25,6 +29,10 @@ func (p *places) machine(ctx context.Context) (release func(), err error) {
 
 func (p *places) tool(ctx context.Context) (release func(), err error) {
 	return p.take(ctx, &p.tools)
+}
+
+func (p *places) spare(ctx context.Context) (release func(), err error) {
+	return p.take(ctx, &p.spares)
 }
 
 func (p *places) take(ctx context.Context, queue *[]chan struct{}) (func(), error) {
@@ -60,9 +68,17 @@ func (p *places) release() {
 func (p *places) next() {
 	for _, queue := range []*[]chan struct{}{&p.machines, &p.tools} {
 		for p.free > 0 && len(*queue) > 0 {
-			close((*queue)[0])
-			*queue = (*queue)[1:]
-			p.free--
+			p.give(queue)
 		}
 	}
+	if p.free == p.all && len(p.spares) > 0 {
+		p.give(&p.spares)
+	}
+}
+
+// give gives a place to the first of a queue. The caller holds mu.
+func (p *places) give(queue *[]chan struct{}) {
+	close((*queue)[0])
+	*queue = (*queue)[1:]
+	p.free--
 }

@@ -53,6 +53,49 @@ func TestPlaces(t *testing.T) {
 	})
 }
 
+// TestPlacesForNobody: a machine that is nobody's is started while nothing else
+// is, one at a time, and after all that wait.
+func TestPlacesForNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlaces(2)
+		held, err := p.tool(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make(chan func(), 2)
+		for range 2 {
+			go func() {
+				if release, err := p.spare(t.Context()); err == nil {
+					got <- release
+				}
+			}()
+		}
+		synctest.Wait()
+		if len(got) > 0 {
+			t.Error("it did not wait for a tool")
+		}
+		held()
+		synctest.Wait()
+		if len(got) != 1 {
+			t.Fatalf("%d were started at once", len(got))
+		}
+		second, err := p.machine(t.Context()) // there is a place beside it
+		if err != nil {
+			t.Fatal(err)
+		}
+		(<-got)()
+		synctest.Wait()
+		if len(got) > 0 {
+			t.Error("it did not wait for a machine")
+		}
+		second()
+		(<-got)()
+		if p.free != 2 || len(p.spares) > 0 {
+			t.Errorf("%d places are free and %d wait", p.free, len(p.spares))
+		}
+	})
+}
+
 // TestPlaceAtTheLastMoment: who is given a place just as they stop waiting
 // passes it on.
 func TestPlaceAtTheLastMoment(t *testing.T) {
