@@ -15,7 +15,7 @@ func apiSession(s session.Session) Session {
 		Provider:      s.Provider,
 		State:         SessionState(s.State),
 		Reason:        optional(Reason(s.Reason)),
-		Message:       sentence(s),
+		Message:       standing(s),
 		QueuePosition: optionalNumber(s.Position),
 		Detail:        optional(s.Detail),
 		Attempt:       s.Attempt,
@@ -30,8 +30,8 @@ func apiSession(s session.Session) Session {
 	}
 }
 
-// sentence is one sentence about where a session stands.
-func sentence(s session.Session) string {
+// standing is one sentence about where a session stands.
+func standing(s session.Session) string {
 	if s.Position > 0 {
 		return session.QueueSentence(s.Position - 1)
 	}

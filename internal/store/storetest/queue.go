@@ -22,7 +22,7 @@ func testLoad(f *fixture) {
 	want := store.Load{Waiting: 1, Starting: 1, Busy: 5}
 	f.equal("one in each state", must(f.Load(f.ctx))(f), want)
 
-	f.vm(u, "", "cli")            // takes no place
+	f.vm(u, "", "cli")                // takes no place
 	f.vm(store.User{}, "", "browser") // nor does one that is nobody's
 	s := f.session(u, session.Waiting)
 	v := f.vm(u, s.ID, "browser")
