@@ -116,8 +116,8 @@ func (p *pool) end(one *machine.Spare) {
 	}
 }
 
-// failed notes that one was not made, or did not last; pause is for how long
-// none is made.
+// failed notes that one was not made, did not last, or had to go; pause is for
+// how long none is made.
 func (p *pool) failed() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -179,7 +179,7 @@ func (s *Service) wanted(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if load.Waiting > 0 || s.memory() < 1 {
+	if load.Waiting > 0 || load.Starting > 0 || s.memory() < 1 {
 		return 0, nil
 	}
 	if s.cfg.MaxMachines > 0 {
@@ -266,12 +266,13 @@ func (s *Service) discard(ctx context.Context, id, failed string) {
 }
 
 // giveWay destroys one machine of the pool, so that what it takes is there for
-// somebody; false if there is none.
+// somebody; false if there is none. Another is not made at once.
 func (s *Service) giveWay(ctx context.Context) bool {
 	one := s.pool.pop()
 	if one == nil {
 		return false
 	}
+	s.pool.failed()
 	one.Detach()
 	s.discard(ctx, one.ID(), "")
 	return true

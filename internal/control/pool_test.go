@@ -107,7 +107,7 @@ func TestPool(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := w.start(s, "codex")
+		b := w.start(s, "claude")
 		first, second := w.reach(a.ID, session.Waiting), w.reach(b, session.Waiting)
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("it took %s", took)

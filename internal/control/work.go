@@ -300,6 +300,7 @@ func (s *Service) machineStarted(ctx context.Context, now session.Session, vm st
 		next, err = s.db.Move(ctx, now.ID, session.Starting, session.Waiting, s.cfg.Owner, change, "The browser machine is up; the tool is asking for its sign-in page.")
 	}
 	if err == nil {
+		s.pool.kick()
 		return next, nil
 	}
 	if destroyErr := s.destroyID(context.WithoutCancel(ctx), vm, ""); destroyErr != nil {

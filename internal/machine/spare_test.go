@@ -63,6 +63,7 @@ func TestSpare(t *testing.T) {
 			t.Error(err)
 		}
 		r.host.Machine("machine1").BreakLine()
+		synctest.Wait() // until it is noticed
 		if err := asks(t.Context(), t, m); err != nil {
 			t.Errorf("after its line broke: %v", err)
 		}
