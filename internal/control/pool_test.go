@@ -382,7 +382,7 @@ func TestRestartAfterTake(t *testing.T) {
 func TestPoolGivesWay(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		// The host has memory for two machines, of whatever kind.
-		w.host.Script(func(spec machine.Spec) fake.Script {
+		w.host.Script(func(machine.Spec) fake.Script {
 			return fake.Script{Login: signsIn(1), Create: func(context.Context) error {
 				if len(w.host.Machines(machine.Browser))+len(w.host.Machines(machine.CLI)) > 2 {
 					return machine.ErrNoMemory
