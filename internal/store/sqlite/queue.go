@@ -13,13 +13,14 @@ import (
 // The queue is the sessions in the state requested, in the order of created_at
 // and id: it needs no table, and no restart can lose or reorder it.
 
-// loadQuery counts who waits, who starts, and whose places are taken.
+// loadQuery counts who waits, who starts, and whose places are taken. The plus sign
+// has it look through what is live, which is little, and not through all that was.
 const loadQuery = `SELECT
 	(SELECT count(*) FROM auth_sessions WHERE state = 'requested'),
 	(SELECT count(*) FROM auth_sessions WHERE state = 'starting'),
 	(SELECT count(*) FROM (
 		SELECT id FROM auth_sessions WHERE state IN ('starting', 'waiting', 'capturing', 'storing', 'delivering')
-		UNION SELECT session_id FROM vms WHERE state NOT IN ` + gone + ` AND session_id IS NOT NULL))`
+		UNION SELECT session_id FROM vms WHERE state NOT IN ` + gone + ` AND +session_id IS NOT NULL))`
 
 // aheadQuery counts who waits before a session.
 const aheadQuery = `SELECT count(*) FROM auth_sessions AS mine JOIN auth_sessions AS other ON other.state = 'requested'
