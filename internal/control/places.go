@@ -7,8 +7,9 @@ import (
 )
 
 // places limits how much is being started at the same time. Machines go before
-// tools: somebody who still has no screen waits for nobody who has one. A machine
-// that is nobody's is started while nothing else is.
+// tools: somebody who still has no screen waits for nobody who has one. What is
+// for nobody in particular waits until nothing of that is going on, and then takes
+// no place, so that nobody waits for it.
 type places struct {
 	all int
 
@@ -16,12 +17,12 @@ type places struct {
 	free     int
 	machines []chan struct{} // those who wait; closed when a place is theirs
 	tools    []chan struct{}
-	spares   []chan struct{}
+	idle     []chan struct{} // those who wait until nothing is being started
 }
 
 func newPlaces(n int) *places { return &places{all: n, free: n} }
 
-// machine, tool and spare wait for a place, first come first served. What they return
+// machine and tool wait for a place, first come first served. What they return
 // gives it back; it may be called more than once.
 func (p *places) machine(ctx context.Context) (release func(), err error) {
 	return p.take(ctx, &p.machines)
@@ -31,8 +32,22 @@ func (p *places) tool(ctx context.Context) (release func(), err error) {
 	return p.take(ctx, &p.tools)
 }
 
-func (p *places) spare(ctx context.Context) (release func(), err error) {
-	return p.take(ctx, &p.spares)
+// whenIdle waits until nothing is being started.
+func (p *places) whenIdle(ctx context.Context) error {
+	p.mu.Lock()
+	now := make(chan struct{})
+	p.idle = append(p.idle, now)
+	p.next()
+	p.mu.Unlock()
+	select {
+	case <-now:
+		return nil
+	case <-ctx.Done():
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.idle = slices.DeleteFunc(p.idle, func(c chan struct{}) bool { return c == now })
+	return context.Cause(ctx)
 }
 
 func (p *places) take(ctx context.Context, queue *[]chan struct{}) (func(), error) {
@@ -68,17 +83,15 @@ func (p *places) release() {
 func (p *places) next() {
 	for _, queue := range []*[]chan struct{}{&p.machines, &p.tools} {
 		for p.free > 0 && len(*queue) > 0 {
-			p.give(queue)
+			close((*queue)[0])
+			*queue = (*queue)[1:]
+			p.free--
 		}
 	}
-	if p.free == p.all && len(p.spares) > 0 {
-		p.give(&p.spares)
+	if p.free == p.all {
+		for _, c := range p.idle {
+			close(c)
+		}
+		p.idle = nil
 	}
-}
-
-// give gives a place to the first of a queue. The caller holds mu.
-func (p *places) give(queue *[]chan struct{}) {
-	close((*queue)[0])
-	*queue = (*queue)[1:]
-	p.free--
 }

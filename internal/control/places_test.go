@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -53,45 +54,45 @@ func TestPlaces(t *testing.T) {
 	})
 }
 
-// TestPlacesForNobody: a machine that is nobody's is started while nothing else
-// is, one at a time, and after all that wait.
-func TestPlacesForNobody(t *testing.T) {
+// TestIdle: what is for nobody in particular waits until nothing is being
+// started, and is in nobody's way then.
+func TestIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPlaces(2)
+		p := newPlaces(1)
 		held, err := p.tool(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := make(chan func(), 2)
-		for range 2 {
-			go func() {
-				if release, err := p.spare(t.Context()); err == nil {
-					got <- release
-				}
-			}()
+		idle := make(chan error, 2)
+		gone, leave := context.WithCancel(t.Context())
+		for _, ctx := range []context.Context{t.Context(), gone} {
+			go func() { idle <- p.whenIdle(ctx) }()
 		}
+		next := make(chan func(), 1)
+		go func() {
+			if release, err := p.machine(t.Context()); err == nil {
+				next <- release
+			}
+		}()
 		synctest.Wait()
-		if len(got) > 0 {
-			t.Error("it did not wait for a tool")
+		leave()
+		if err := <-idle; !errors.Is(err, context.Canceled) {
+			t.Errorf("who stops waiting: %v", err)
 		}
 		held()
+		release := <-next
 		synctest.Wait()
-		if len(got) != 1 {
-			t.Fatalf("%d were started at once", len(got))
+		if len(idle) > 0 {
+			t.Error("it did not wait for who came later and has a person")
 		}
-		second, err := p.machine(t.Context()) // there is a place beside it
-		if err != nil {
-			t.Fatal(err)
+		release()
+		if err := <-idle; err != nil {
+			t.Error(err)
 		}
-		(<-got)()
-		synctest.Wait()
-		if len(got) > 0 {
-			t.Error("it did not wait for a machine")
-		}
-		second()
-		(<-got)()
-		if p.free != 2 || len(p.spares) > 0 {
-			t.Errorf("%d places are free and %d wait", p.free, len(p.spares))
+		if again, err := p.machine(t.Context()); err != nil || len(p.idle) > 0 {
+			t.Errorf("%v, %d still wait", err, len(p.idle))
+		} else {
+			again()
 		}
 	})
 }

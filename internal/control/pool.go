@@ -190,11 +190,9 @@ func (s *Service) wanted(ctx context.Context) (int, error) {
 
 // addSpare makes one machine for the pool, and says whether it did.
 func (s *Service) addSpare(ctx context.Context) bool {
-	release, err := s.starts.spare(ctx)
-	if err != nil {
+	if err := s.starts.whenIdle(ctx); err != nil {
 		return false
 	}
-	defer release()
 	// It may have been a long wait.
 	if want, err := s.wanted(ctx); err != nil || want < 1 {
 		return false
