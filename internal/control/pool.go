@@ -212,8 +212,18 @@ func (s *Service) addSpare(ctx context.Context) bool {
 		return false
 	}
 	s.goRun(func(ctx context.Context) { s.watchSpare(ctx, one) })
+	// Somebody may have begun to start meanwhile who did not wait for it.
+	if load, err := s.db.Load(ctx); err == nil && s.tooMany(load) {
+		s.giveWay(ctx)
+	}
 	s.freed()
 	return true
+}
+
+// tooMany says whether the pool has more machines than people leave room for.
+func (s *Service) tooMany(load store.Load) bool {
+	ready, _ := s.pool.count()
+	return s.cfg.MaxMachines > 0 && load.Busy+ready > s.cfg.MaxMachines
 }
 
 // makeSpare writes a row without an owner and makes its machine.

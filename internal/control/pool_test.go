@@ -399,3 +399,33 @@ func TestPoolGivesWay(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// TestPoolLeavesRoom: a machine that was still being made for the pool when
+// somebody took the last place is one too many.
+func TestPoolLeavesRoom(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		g := &gate{open: make(chan struct{})}
+		first := true
+		w.host.Script(func(machine.Spec) fake.Script {
+			script := fake.Script{}
+			if first { // the pool's
+				script.Create = g.pass
+			}
+			first = false
+			return script
+		})
+		s := w.serve(room(1, 0), warm(1))
+		<-time.After(time.Second)
+		id := w.start(s, "claude")
+		w.reach(id, session.Waiting)
+		close(g.open)
+		<-time.After(time.Minute)
+		if rows := w.nobodys(); len(rows) > 0 || len(w.host.Machines(machine.Browser)) != 1 {
+			t.Errorf("nobody's: %+v; %d machines on the host", rows, len(w.host.Machines(machine.Browser)))
+		}
+		if _, err := s.Cancel(t.Context(), w.user, id); err != nil {
+			t.Fatal(err)
+		}
+		w.ready(s, 1)
+	})
+}
