@@ -52,9 +52,9 @@ type part struct {
 func parts() []part {
 	return []part{
 		{"restore", "POST to the first frame, restored", nil, starts("restored", targetRestored)},
-		{"warm", "POST to the first frame, from the warm pool", []string{warmFlag, strconv.Itoa(warmMachines)}, starts("from the warm pool", targetWarm)},
 		{"ten", "ten asked for at once", nil, (*bench).ten},
 		{"cold", "POST to the first frame, cold", []string{"--cold"}, starts("cold", 0)},
+		{"warm", "POST to the first frame, from the warm pool", []string{warmFlag, strconv.Itoa(warmMachines)}, starts("from the warm pool", targetWarm)},
 		{"memory", "memory of waiting machines", nil, (*bench).memory},
 		{"kill", "kill -9, restart, usable again", nil, (*bench).kill},
 		{"download", "100 MB through line and egress", nil, (*bench).download},
