@@ -109,6 +109,10 @@ func (s *Service) newCLIMachine(ctx context.Context, userID string) (*machine.Ma
 		Driver: s.cfg.Machines.Driver(), State: store.VMCreating, ImageID: s.cfg.ImageID,
 	}
 	m, err := s.start(ctx, vm, machine.Spec{ID: vm.ID, Kind: machine.CLI, Home: home}, about{})
+	if errors.Is(err, machine.ErrNoMemory) && s.giveWay(ctx) {
+		vm.ID = newMachineID()
+		m, err = s.start(ctx, vm, machine.Spec{ID: vm.ID, Kind: machine.CLI, Home: home}, about{})
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ import (
 // database is what the service keeps its rows in. storetest says what each
 // method guarantees.
 type database interface {
-	CreateSessionWithin(ctx context.Context, s session.Session, idempotencyKey string, limit int) (session.Session, bool, error)
+	CreateSessionWithin(ctx context.Context, s session.Session, idempotencyKey string, allow func(store.Load) error) (session.Session, bool, error)
 	Session(ctx context.Context, id session.ID) (session.Session, error)
 	SessionsOf(ctx context.Context, userID string, limit int, before time.Time) ([]session.Session, error)
 	OpenSessions(ctx context.Context) ([]session.Session, error)
@@ -34,6 +34,9 @@ type database interface {
 	Heartbeat(ctx context.Context, id session.ID, owner string) error
 	Release(ctx context.Context, id session.ID, owner string) error
 	Move(ctx context.Context, id session.ID, from, to session.State, owner string, change store.Change, message string) (session.Session, error)
+	Admit(ctx context.Context, id session.ID, owner string, deadline time.Time, allow func(store.Load) error, message string) (session.Session, error)
+	Ahead(ctx context.Context, id session.ID) (int, error)
+	Load(ctx context.Context) (store.Load, error)
 	SetAttempt(ctx context.Context, id session.ID, owner string, attempt int, vmID, message string) error
 	AddEvent(ctx context.Context, e session.Event) (session.Event, error)
 	EventsAfter(ctx context.Context, userID string, sessionID session.ID, after int64, limit int) ([]session.Event, error)
@@ -86,7 +89,8 @@ type Config struct {
 	// Owner names this server in leases; another one for each start.
 	Owner string
 	// SessionTime is how long a session may take until the person has signed in,
-	// where its provider does not set a shorter time; 0 means 30 minutes.
+	// where its provider does not set a shorter time, and before that how long it
+	// may wait for a place; 0 means 30 minutes.
 	SessionTime time.Duration
 	// StartsAtOnce limits how many machines and, in those that are up, tools are
 	// being started at a time; 0 means 4.
@@ -94,7 +98,18 @@ type Config struct {
 	// MaxOpenSessions limits how many sessions of one user may be under way, so
 	// that nobody takes all machines; 0 means 16.
 	MaxOpenSessions int
-	Observe         Observer
+	// MaxMachines limits how many sessions may have a machine at a time; 0 means
+	// that only memory does. Cli machines do not count: a session that has come
+	// as far as the delivery must not fail for want of one.
+	MaxMachines int
+	// MaxWaiting is how many sessions may wait for a place; 0: none.
+	MaxWaiting int
+	// WarmMachines is how many machines are kept ready that are nobody's; 0: none.
+	WarmMachines int
+	// Memory tells for how many more machines the host has memory; nil: for any
+	// number. It is called often, also while the database is written.
+	Memory  func() int
+	Observe Observer
 	// Deliver hands a version to this computer's own tools, instead of to the
 	// user's cli machine: there are none then. It acknowledges as a guest does.
 	// The files' contents are cleared when it returns. Optional.
@@ -113,6 +128,9 @@ type Observer interface {
 	SessionEnded(provider string, state session.State, reason session.Reason, took time.Duration)
 	MachineStarted(kind machine.Kind, restored bool, took time.Duration, err error)
 	StepTook(step session.State, took time.Duration)
+	// SpareTaken is told when a session asked the warm pool for a machine: TakeHit,
+	// TakeMiss or TakeFailed, and how long that took.
+	SpareTaken(result string, took time.Duration)
 }
 
 const (
@@ -137,7 +155,9 @@ type Service struct {
 	ready  chan struct{} // closed once Run has taken over from the last run
 	over   chan struct{} // closed when Run ends
 
+	pool    *pool
 	changes changes
+	queue   changes // of who waits for a place, and of the places
 
 	mu       sync.Mutex      // guards what follows
 	running  context.Context // of Run; nil before it and after it
@@ -176,6 +196,7 @@ func New(cfg Config) (*Service, error) {
 	return &Service{
 		cfg: cfg, db: cfg.Database, logger: cfg.Logger,
 		starts:   newPlaces(cfg.StartsAtOnce),
+		pool:     newPool(cfg.WarmMachines),
 		ready:    make(chan struct{}),
 		over:     make(chan struct{}),
 		sessions: map[session.ID]*worker{},
@@ -199,6 +220,9 @@ func (s *Service) Run(ctx context.Context) error {
 		return fmt.Errorf("taking over from the last run: %w", err)
 	}
 	close(s.ready)
+	if s.pool.size > 0 {
+		s.goRun(s.fill)
+	}
 	ticker := time.NewTicker(sweepEvery)
 	defer ticker.Stop()
 	for {
@@ -213,13 +237,15 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// stop waits for the workers, whose context has ended, and lets go of machines.
+// stop waits for the workers, whose context has ended, lets go of machines that
+// are somebody's and destroys those that are nobody's.
 func (s *Service) stop() {
 	close(s.over)
 	s.mu.Lock()
 	s.running = nil
 	s.mu.Unlock()
 	s.workers.Wait()
+	s.drain(context.Background())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, m := range s.machines {
@@ -282,3 +308,4 @@ type unobserved struct{}
 func (unobserved) SessionEnded(string, session.State, session.Reason, time.Duration) {}
 func (unobserved) MachineStarted(machine.Kind, bool, time.Duration, error)           {}
 func (unobserved) StepTook(session.State, time.Duration)                             {}
+func (unobserved) SpareTaken(string, time.Duration)                                  {}

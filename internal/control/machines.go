@@ -82,10 +82,15 @@ func viewOf(now session.Session) guestapi.View {
 	return v
 }
 
-// startBrowser makes a machine for a session and returns its id. With cold it
-// is not restored: a snapshot that only seems to be whole must not end every
-// attempt.
+// startBrowser gets a machine for a session and returns its id: one of the warm
+// pool, or a new one. With cold it is not restored: a snapshot that only seems to
+// be whole must not end every attempt.
 func (s *Service) startBrowser(ctx context.Context, now session.Session, cold bool) (string, error) {
+	if cold {
+		s.giveWay(ctx) // else there would be one more than was counted on
+	} else if id := s.takeSpare(ctx, now); id != "" {
+		return id, nil
+	}
 	release, err := s.starts.machine(ctx)
 	if err != nil {
 		return "", err
@@ -196,5 +201,6 @@ func (s *Service) destroy(ctx context.Context, vm store.VM, failed string) error
 		return err
 	}
 	s.changes.tell()
+	s.freed()
 	return nil
 }

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -49,6 +50,49 @@ func TestPlaces(t *testing.T) {
 		}
 		if p.free != 1 || len(p.machines)+len(p.tools) != 0 {
 			t.Errorf("%d places are free and %d wait, want 1 and 0", p.free, len(p.machines)+len(p.tools))
+		}
+	})
+}
+
+// TestIdle: what is for nobody in particular waits until nothing is being
+// started, and is in nobody's way then.
+func TestIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlaces(1)
+		held, err := p.tool(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		idle := make(chan error, 2)
+		gone, leave := context.WithCancel(t.Context())
+		for _, ctx := range []context.Context{t.Context(), gone} {
+			go func() { idle <- p.whenIdle(ctx) }()
+		}
+		next := make(chan func(), 1)
+		go func() {
+			if release, err := p.machine(t.Context()); err == nil {
+				next <- release
+			}
+		}()
+		synctest.Wait()
+		leave()
+		if err := <-idle; !errors.Is(err, context.Canceled) {
+			t.Errorf("who stops waiting: %v", err)
+		}
+		held()
+		release := <-next
+		synctest.Wait()
+		if len(idle) > 0 {
+			t.Error("it did not wait for who came later and has a person")
+		}
+		release()
+		if err := <-idle; err != nil {
+			t.Error(err)
+		}
+		if again, err := p.machine(t.Context()); err != nil || len(p.idle) > 0 {
+			t.Errorf("%v, %d still wait", err, len(p.idle))
+		} else {
+			again()
 		}
 	})
 }

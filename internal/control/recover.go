@@ -11,7 +11,8 @@ import (
 
 // recover makes rows and host agree again after a restart: machines that
 // belong to nothing are destroyed, cli machines are adopted. The browser
-// machines of open sessions are adopted by the work on those.
+// machines of open sessions are adopted by the work on those. Those of the warm
+// pool are destroyed beside everything else: nobody waits for that.
 func (s *Service) recover(ctx context.Context) error {
 	open, err := s.db.OpenSessions(ctx)
 	if err != nil {
@@ -32,6 +33,12 @@ func (s *Service) recover(ctx context.Context) error {
 			if vm.Kind == string(machine.CLI) {
 				s.goRun(func(ctx context.Context) { s.adoptCLI(ctx, vm) })
 			}
+			continue
+		}
+		if vm.UserID == "" {
+			keep[vm.ID] = true
+			s.pool.see(vm.ID)
+			s.goRun(func(ctx context.Context) { s.discard(ctx, vm.ID, "") })
 			continue
 		}
 		if err := s.destroy(ctx, vm, "the server was restarted"); err != nil {
@@ -94,6 +101,12 @@ func (s *Service) sweep(ctx context.Context) error {
 		if vm.Kind != string(machine.Browser) || s.working(vm.SessionID) {
 			continue
 		}
+		if vm.UserID == "" {
+			if err := s.sweepSpare(ctx, vm.ID); err != nil {
+				return err
+			}
+			continue
+		}
 		one, err := s.db.Session(ctx, vm.SessionID)
 		if err == nil && !one.State.Final() {
 			continue
@@ -105,6 +118,22 @@ func (s *Service) sweep(ctx context.Context) error {
 			s.logger.Error("destroying a machine whose session has ended", "machine", vm.ID, "err", err)
 		}
 	}
+	return nil
+}
+
+// sweepSpare destroys a machine that is nobody's and that the warm pool does not
+// know of. The pool knows it from before its row is written until it has an
+// owner or is given up: so what it does not know, and has no owner after that,
+// will never have one.
+func (s *Service) sweepSpare(ctx context.Context, id string) error {
+	if s.pool.knows(id) {
+		return nil
+	}
+	vm, err := s.db.VM(ctx, id)
+	if err != nil || vm.UserID != "" {
+		return err
+	}
+	s.discard(ctx, id, vm.Reason)
 	return nil
 }
 

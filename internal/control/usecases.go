@@ -25,7 +25,8 @@ func (s *Service) Providers() []*provider.File { return s.cfg.Providers.All() }
 
 // StartSession makes a session and starts to work on it. repeated says that
 // the user had made it before with the same idempotency key. store.ErrTooMany
-// if they have as many under way as they may.
+// if they have as many under way as they may, store.ErrQueueFull if it could not
+// start now and as many wait as may.
 func (s *Service) StartSession(ctx context.Context, userID, providerName, idempotencyKey string, view guestapi.View) (session.Session, bool, error) {
 	file, err := s.cfg.Providers.Get(providerName)
 	if err != nil {
@@ -40,13 +41,15 @@ func (s *Service) StartSession(ctx context.Context, userID, providerName, idempo
 		ID: id, UserID: userID, Provider: file.Name, State: session.Requested,
 		ViewerURL: "/sessions/" + string(id), View: string(about),
 		Deadline: time.Now().Add(s.cfg.SessionTime),
-	}, idempotencyKey, s.cfg.MaxOpenSessions)
-	if err != nil || !created {
-		return out, err == nil, err
+	}, idempotencyKey, s.mayAsk)
+	if err != nil {
+		return session.Session{}, false, err
 	}
-	s.changes.tell()
-	s.workOn(out.ID)
-	return out, false, nil
+	if created {
+		s.changes.tell()
+		s.workOn(out.ID)
+	}
+	return out, !created, s.inQueue(ctx, &out)
 }
 
 // Session returns a session of the user's.
@@ -58,7 +61,7 @@ func (s *Service) Session(ctx context.Context, userID string, id session.ID) (se
 	if err != nil {
 		return session.Session{}, err
 	}
-	return out, nil
+	return out, s.inQueue(ctx, &out)
 }
 
 // Sessions returns the user's sessions, newest first, after the one named.
@@ -71,7 +74,16 @@ func (s *Service) Sessions(ctx context.Context, userID string, limit int, before
 		}
 		from = last.CreatedAt
 	}
-	return s.db.SessionsOf(ctx, userID, limit, from)
+	all, err := s.db.SessionsOf(ctx, userID, limit, from)
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		if err := s.inQueue(ctx, &all[i]); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
 }
 
 // Cancel ends a session of the user's; one that has ended is a conflict. What it
@@ -96,6 +108,7 @@ func (s *Service) Cancel(ctx context.Context, userID string, id session.ID) (ses
 			return session.Session{}, err
 		}
 		s.changes.tell()
+		s.freed()
 		s.interrupt(id, errCancelled)
 		return out, nil
 	}

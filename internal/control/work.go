@@ -127,6 +127,7 @@ func (s *Service) work(ctx context.Context, cancel context.CancelCauseFunc, id s
 	logger.Info("session ended", "state", now.State, "reason", now.Reason, "provider", now.Provider, "attempts", now.Attempt)
 	s.cleanUp(ctx, now)
 	s.release(ctx, id)
+	s.freed()
 }
 
 // settle decides what an error of a step means for the session: another state
@@ -156,6 +157,9 @@ func (s *Service) settle(ctx context.Context, now session.Session, err error) (s
 	switch {
 	case errors.Is(context.Cause(ctx), errDeadline):
 		to, f = session.Expired, &failure{reason: session.ReasonExpired, err: err}
+		if now.State == session.Requested {
+			f.detail = "No place became free in time."
+		}
 	case errors.As(err, &f):
 		if f.reason == session.ReasonExpired {
 			to = session.Expired
@@ -222,7 +226,7 @@ func (s *Service) release(ctx context.Context, id session.ID) {
 func (s *Service) step(ctx context.Context, now session.Session) (session.Session, error) {
 	switch now.State {
 	case session.Requested:
-		return s.db.Move(ctx, now.ID, session.Requested, session.Starting, s.cfg.Owner, store.Change{}, "Starting a browser machine.")
+		return s.stepRequested(ctx, now)
 	case session.Starting:
 		return s.stepStarting(ctx, now)
 	case session.Waiting:
@@ -270,7 +274,11 @@ func (s *Service) stepStarting(ctx context.Context, now session.Session) (sessio
 		}
 		last = err
 		s.logger.Warn("browser machine did not start", "session", now.ID, "attempt", attempt, "err", err)
-		// A full disk or memory is not mended by trying again at once.
+		// A full disk or memory is not mended by trying again at once, unless
+		// there was something in it that can go.
+		if errors.Is(err, machine.ErrNoMemory) && s.giveWay(ctx) {
+			continue
+		}
 		if noRoom(err) != "" {
 			break
 		}
@@ -292,6 +300,7 @@ func (s *Service) machineStarted(ctx context.Context, now session.Session, vm st
 		next, err = s.db.Move(ctx, now.ID, session.Starting, session.Waiting, s.cfg.Owner, change, "The browser machine is up; the tool is asking for its sign-in page.")
 	}
 	if err == nil {
+		s.pool.kick()
 		return next, nil
 	}
 	if destroyErr := s.destroyID(context.WithoutCancel(ctx), vm, ""); destroyErr != nil {

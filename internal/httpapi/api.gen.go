@@ -176,6 +176,7 @@ const (
 	ProblemCodeNotReady             ProblemCode = "not_ready"
 	ProblemCodeOfferInvalid         ProblemCode = "offer_invalid"
 	ProblemCodeProviderUnknown      ProblemCode = "provider_unknown"
+	ProblemCodeQueueFull            ProblemCode = "queue_full"
 	ProblemCodeTicketInvalid        ProblemCode = "ticket_invalid"
 	ProblemCodeTooManyRequests      ProblemCode = "too_many_requests"
 	ProblemCodeTooManySessions      ProblemCode = "too_many_sessions"
@@ -227,6 +228,8 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeOfferInvalid:
 		return true
 	case ProblemCodeProviderUnknown:
+		return true
+	case ProblemCodeQueueFull:
 		return true
 	case ProblemCodeTicketInvalid:
 		return true
@@ -681,6 +684,9 @@ type Session struct {
 	// Message One plain sentence, where it stands or why it ended.
 	Message  string `json:"message"`
 	Provider string `json:"provider"`
+
+	// QueuePosition Its place among those that wait until they can start; 1 is the next. Missing once it has started.
+	QueuePosition *int `json:"queue_position,omitempty"`
 
 	// Reason Why a session ended without success. Stable.
 	Reason    *Reason      `json:"reason,omitempty"`

@@ -15,7 +15,8 @@ func apiSession(s session.Session) Session {
 		Provider:      s.Provider,
 		State:         SessionState(s.State),
 		Reason:        optional(Reason(s.Reason)),
-		Message:       message(s.State, s.Reason),
+		Message:       standing(s),
+		QueuePosition: optionalNumber(s.Position),
 		Detail:        optional(s.Detail),
 		Attempt:       s.Attempt,
 		VMID:          optional(s.VMID),
@@ -29,7 +30,15 @@ func apiSession(s session.Session) Session {
 	}
 }
 
-// message is one sentence about where a session stands.
+// standing is one sentence about where a session stands.
+func standing(s session.Session) string {
+	if s.Position > 0 {
+		return session.QueueSentence(s.Position - 1)
+	}
+	return message(s.State, s.Reason)
+}
+
+// message is one sentence about a state.
 func message(state session.State, reason session.Reason) string {
 	switch state {
 	case session.Requested:
@@ -139,6 +148,13 @@ func value[T ~string](v *T) T {
 		return ""
 	}
 	return *v
+}
+
+func optionalNumber(n int) *int {
+	if n == 0 {
+		return nil
+	}
+	return &n
 }
 
 func optionalTime(t time.Time) *time.Time {

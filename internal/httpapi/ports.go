@@ -29,7 +29,8 @@ type UseCases interface {
 	// StartSession makes a session. With an idempotencyKey that this user has
 	// used before it returns that session and true, or store.ErrExists if that
 	// was for another provider; without ("") always a new one. providerName may
-	// be an alias. store.ErrTooMany if the user has too many under way.
+	// be an alias. store.ErrTooMany if the user has too many under way,
+	// store.ErrQueueFull if it could not start now and too many wait.
 	StartSession(ctx context.Context, userID, providerName, idempotencyKey string, view guestapi.View) (s session.Session, repeated bool, err error)
 	Session(ctx context.Context, userID string, id session.ID) (session.Session, error)
 	// Sessions returns at most limit sessions, newest first, from the one after

@@ -67,6 +67,8 @@ func problemKind(code ProblemCode) (status int, title string) {
 		return http.StatusTooManyRequests, "Too many open streams"
 	case ProblemCodeTooManySessions:
 		return http.StatusTooManyRequests, "Too many sign-ins under way"
+	case ProblemCodeQueueFull:
+		return http.StatusServiceUnavailable, "All places are taken"
 	case ProblemCodeDiskFull:
 		return http.StatusInsufficientStorage, "The server's disk is full"
 	case ProblemCodeNoMemory:
@@ -115,6 +117,8 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		s.problem(w, r, ProblemCodeIdempotencyMismatch, "This Idempotency-Key was used for another provider. Take a new one for a new sign-in.")
 	case errors.Is(err, store.ErrTooMany):
 		s.problem(w, r, ProblemCodeTooManySessions, "You have as many sign-ins under way as this server allows. Finish or cancel one, and try again.")
+	case errors.Is(err, store.ErrQueueFull):
+		s.problem(w, r, ProblemCodeQueueFull, "All places are taken, and as many people wait for one as this server allows. Please try again in a few minutes.")
 	case errors.Is(err, session.ErrNotReady):
 		s.problem(w, r, ProblemCodeNotReady, "The server is just starting or stopping. Please try again in a moment.")
 	case errors.Is(err, store.ErrReplaced):

@@ -196,6 +196,7 @@ func TestErrorsOfTheUseCases(t *testing.T) {
 		{fmt.Errorf("x: %w", session.ErrNotReady), ProblemCodeNotReady},
 		{fmt.Errorf("x: %w", store.ErrReplaced), ProblemCodeConflict},
 		{fmt.Errorf("x: %w", store.ErrTooMany), ProblemCodeTooManySessions},
+		{fmt.Errorf("x: %w", store.ErrQueueFull), ProblemCodeQueueFull},
 		{fmt.Errorf("x: %w", machine.ErrGone), ProblemCodeMachineGone},
 		{machine.ErrNoMemory, ProblemCodeNoMemory},
 		{machine.ErrDiskFull, ProblemCodeDiskFull},

@@ -69,12 +69,9 @@ func (m *Manager) Driver() string { return m.driver.Name() }
 // configuration. After an error nothing of it is left. The caller has written
 // the machine's durable marker before.
 func (m *Manager) Start(ctx context.Context, spec Spec, settings Settings) (*Machine, Created, error) {
-	created, err := m.driver.Create(ctx, spec)
+	created, err := m.create(ctx, spec)
 	if err != nil {
 		return nil, Created{}, err
-	}
-	if !created.Restored {
-		m.logger.Info("machine starts cold", "machine", spec.ID, "kind", spec.Kind, "why", created.ColdReason)
 	}
 	mc, err := m.attach(ctx, spec.ID, created.Ref, settings, fresh)
 	if err != nil {
@@ -83,6 +80,16 @@ func (m *Manager) Start(ctx context.Context, spec Spec, settings Settings) (*Mac
 		return nil, Created{}, errors.Join(err, m.driver.Destroy(undo, spec.ID))
 	}
 	return mc, created, nil
+}
+
+// create has the driver make a machine, and says so where that takes longer than
+// it would from a snapshot.
+func (m *Manager) create(ctx context.Context, spec Spec) (Created, error) {
+	created, err := m.driver.Create(ctx, spec)
+	if err == nil && !created.Restored {
+		m.logger.Info("machine starts cold", "machine", spec.ID, "kind", spec.Kind, "why", created.ColdReason)
+	}
+	return created, err
 }
 
 // Adopt attaches to a machine that an earlier process started. ErrGone says
@@ -125,7 +132,7 @@ func (m *Manager) Reclaim(ctx context.Context, keep map[string]bool) ([]string, 
 type Machine struct {
 	id       string
 	ref      json.RawMessage
-	driver   Driver
+	manager  *Manager
 	settings Settings
 	logger   *slog.Logger
 
@@ -151,7 +158,7 @@ const (
 func (m *Manager) attach(ctx context.Context, id string, ref json.RawMessage, settings Settings, before history) (*Machine, error) {
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	mc := &Machine{
-		id: id, ref: ref, driver: m.driver, settings: settings, logger: m.logger.With("machine", id),
+		id: id, ref: ref, manager: m, settings: settings, logger: m.logger.With("machine", id),
 		stop: stop, ended: run.Done(), done: make(chan struct{}), up: make(chan struct{}),
 	}
 	first, err := mc.connect(ctx, run, before)
@@ -164,22 +171,29 @@ func (m *Manager) attach(ctx context.Context, id string, ref json.RawMessage, se
 	return mc, nil
 }
 
-// watch notes when the machine ends. A Wait that fails (no descriptors left,
-// say) tells nothing of the machine: it is asked again.
+// watch notes when the machine ends.
 func (mc *Machine) watch(run context.Context) {
+	if mc.manager.awaitEnd(run, mc.id, mc.ref) {
+		close(mc.done)
+		mc.stop()
+	}
+}
+
+// awaitEnd returns true when the machine no longer runs, or false when run ends.
+// A Wait that fails (no descriptors left, say) tells nothing of the machine: it
+// is asked again.
+func (m *Manager) awaitEnd(run context.Context, id string, ref json.RawMessage) bool {
 	for {
-		err := mc.driver.Wait(run, mc.id, mc.ref)
+		err := m.driver.Wait(run, id, ref)
 		if err == nil {
-			close(mc.done)
-			mc.stop()
-			return
+			return true
 		}
 		if run.Err() != nil {
-			return
+			return false
 		}
-		mc.logger.Error("watching the machine; it is tried again", "err", err)
+		m.logger.Error("watching the machine; it is tried again", "machine", id, "err", err)
 		if !pause(run, waitAgain) {
-			return
+			return false
 		}
 	}
 }
@@ -199,13 +213,7 @@ func pause(run context.Context, d time.Duration) bool {
 // connect opens the line once, hands the guest's streams to the egress, and
 // configures the guest. The line lives as long as run does.
 func (mc *Machine) connect(ctx, run context.Context, before history) (*line.Line, error) {
-	opening, cancel := context.WithTimeout(ctx, openTimeout)
-	defer cancel()
-	conn, err := mc.driver.Open(opening, mc.id, mc.ref)
-	if err != nil {
-		return nil, fmt.Errorf("opening the line: %w", err)
-	}
-	l, err := line.Host(conn)
+	l, err := openLine(ctx, mc.manager.driver, mc.id, mc.ref)
 	if err != nil {
 		return nil, err
 	}
@@ -224,6 +232,17 @@ func (mc *Machine) connect(ctx, run context.Context, before history) (*line.Line
 	})
 	mc.set(client)
 	return l, nil
+}
+
+// openLine opens the line of a machine.
+func openLine(ctx context.Context, driver Driver, id string, ref json.RawMessage) (*line.Line, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	conn, err := driver.Open(ctx, id, ref)
+	if err != nil {
+		return nil, fmt.Errorf("opening the line: %w", err)
+	}
+	return line.Host(conn)
 }
 
 // configure sends the configuration and checks the acknowledgement.

@@ -46,6 +46,9 @@ type Config struct {
 	// started; bytes.
 	MinFreeMemory int64
 	StartsAtOnce  int
+	WarmMachines  int // kept ready, nobody's; 0: none
+	MaxMachines   int // sign-ins that have one at a time; 0: by memory only
+	MaxWaiting    int // sign-ins that wait for a place; 0: none
 	DebugMachines bool
 
 	MetricsPublic bool
@@ -85,6 +88,8 @@ func Defaults() Config {
 		MachineCPUs:   2,
 		MinFreeMemory: 512 << 20,
 		StartsAtOnce:  3,
+		WarmMachines:  1,
+		MaxWaiting:    100,
 		User:          "owner",
 	}
 }

@@ -50,7 +50,7 @@ type Connect struct {
 // returns, directory and machines are gone, also after an error. What one that
 // was killed has left is removed by the next.
 func RunConnect(ctx context.Context, c Connect) (ended session.Session, err error) {
-	c.KeyFile, c.User, c.Cold = "", "", true
+	c.KeyFile, c.User, c.Cold, c.WarmMachines = "", "", true, 0
 	if err := ready(ctx, c.Config); err != nil {
 		return ended, err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/anteroom/anteroom/internal/control"
 	"github.com/anteroom/anteroom/internal/machine"
 	"github.com/anteroom/anteroom/internal/session"
 	"github.com/anteroom/anteroom/internal/store/sqlite"
@@ -19,6 +20,8 @@ type metrics struct {
 	took     *prometheus.HistogramVec
 	steps    *prometheus.HistogramVec
 	machines *prometheus.HistogramVec
+	takes    *prometheus.CounterVec
+	taking   prometheus.Histogram
 }
 
 func newMetrics(r prometheus.Registerer, db *sqlite.DB, logger *slog.Logger) (*metrics, error) {
@@ -36,8 +39,18 @@ func newMetrics(r prometheus.Registerer, db *sqlite.DB, logger *slog.Logger) (*m
 		machines: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "anteroom_machine_start_seconds", Help: "Time to start a machine, by kind, way (restored, cold) and result (ok, failed).", Buckets: seconds,
 		}, []string{"kind", "way", "result"}),
+		takes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "anteroom_pool_takes_total", Help: "Machines that sign-ins asked the warm pool for, by result: hit, miss (it had none) or failed.",
+		}, []string{"result"}),
+		taking: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "anteroom_pool_take_seconds", Help: "Time until a machine of the warm pool was a sign-in's, configured.",
+			Buckets: []float64{0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 5},
+		}),
 	}
-	for _, c := range []prometheus.Collector{m.ended, m.took, m.steps, m.machines, &counts{db: db, logger: logger}} {
+	for _, result := range []string{control.TakeHit, control.TakeMiss, control.TakeFailed} {
+		m.takes.WithLabelValues(result)
+	}
+	for _, c := range []prometheus.Collector{m.ended, m.took, m.steps, m.machines, m.takes, m.taking, &counts{db: db, logger: logger}} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}
@@ -63,6 +76,13 @@ func (m *metrics) MachineStarted(kind machine.Kind, restored bool, took time.Dur
 
 func (m *metrics) StepTook(step session.State, took time.Duration) {
 	m.steps.WithLabelValues(string(step)).Observe(took.Seconds())
+}
+
+func (m *metrics) SpareTaken(result string, took time.Duration) {
+	m.takes.WithLabelValues(result).Inc()
+	if result == control.TakeHit {
+		m.taking.Observe(took.Seconds())
+	}
 }
 
 // counts reads what is in the database at each scrape.

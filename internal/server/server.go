@@ -318,7 +318,12 @@ func newService(ctx context.Context, cfg Config, p purpose, db *sqlite.DB, provi
 		// is this one's.
 		Owner:       "local",
 		SessionTime: cfg.SessionTime, MaxOpenSessions: cfg.MaxSessions, StartsAtOnce: cfg.StartsAtOnce, Observe: observer,
+		WarmMachines: cfg.WarmMachines, MaxMachines: cfg.MaxMachines, MaxWaiting: cfg.MaxWaiting,
+		Memory: func() int { return memoryPlaces(cfg) },
 	})
+	if err == nil {
+		err = registry.Register(&room{service: service, logger: cfg.Logger})
+	}
 	out.service = service
 	return service, out, func() {
 		_ = out.proxy.Close()

@@ -21,9 +21,14 @@ import (
 // warmTime is how long a cold browser may take to be ready for a snapshot.
 const warmTime = 2 * time.Minute
 
-// snapshotMachine is the id of the machine that is saved. There is one at a
-// time, since there is one server at a time.
-const snapshotMachine = "snapshot0000"
+// snapshotMachine is the id of the machine that is saved: another one for each
+// state directory, since the cgroups of a computer's servers are in one place,
+// and the same again for the next server, which clears away what a killed one has
+// left.
+func snapshotMachine(stateDir string) string {
+	sum := sha256.Sum256([]byte(stateDir))
+	return "snapshot" + hex.EncodeToString(sum[:6])
+}
 
 // saveSnapshot makes the snapshot of a warm browser machine, if it is missing.
 func saveSnapshot(ctx context.Context, cfg Config, driver *gvisor.Driver, settings guestapi.Warm) error {
@@ -36,13 +41,14 @@ func saveSnapshot(ctx context.Context, cfg Config, driver *gvisor.Driver, settin
 	if driver.HasSnapshot() {
 		return nil
 	}
+	id := snapshotMachine(cfg.StateDir)
 	save := func(steps.Status) error {
 		ctx, cancel := context.WithTimeout(ctx, warmTime)
 		defer cancel()
-		if err := driver.Destroy(ctx, snapshotMachine); err != nil { // of a run that was killed
+		if err := driver.Destroy(ctx, id); err != nil { // of a run that was killed
 			return err
 		}
-		return driver.SaveSnapshot(ctx, snapshotMachine, func(ctx context.Context, conn net.Conn) error {
+		return driver.SaveSnapshot(ctx, id, func(ctx context.Context, conn net.Conn) error {
 			l, err := line.Host(conn)
 			if err != nil {
 				return err

@@ -120,6 +120,10 @@ type Session struct {
 	State    State
 	// Attempt counts the machines that were tried, from 1; 0 before the first.
 	Attempt int
+	// Position is the session's place in the queue of those that wait for a
+	// machine, from 1; 0 if it does not wait. It is worked out when it is asked
+	// for, and kept nowhere.
+	Position int
 	// Reason says why the session ended without success; empty otherwise.
 	Reason Reason
 	// Detail is one more sentence for the person, without secrets; may be empty.
@@ -241,6 +245,17 @@ func (r Reason) Sentence() string {
 		return s
 	}
 	return sentences[ReasonInternal]
+}
+
+// QueueSentence tells somebody who waits for a machine how many are before them.
+func QueueSentence(ahead int) string {
+	switch ahead {
+	case 0:
+		return "You are next: your sign-in starts as soon as a place is free."
+	case 1:
+		return "1 person is before you. Your sign-in starts by itself when it is your turn."
+	}
+	return fmt.Sprintf("%d people are before you. Your sign-in starts by itself when it is your turn.", ahead)
 }
 
 // ErrConflict is the sentinel of every ConflictError.

@@ -103,6 +103,9 @@ machine_memory: 1.5GiB
 min_free_memory: 1073741824
 machine_cpus: 2
 starts_at_once: 7
+warm_machines: 0
+max_machines: 12
+max_waiting: 0
 languages: |-
   sv-SE,sv
 egress:
@@ -116,6 +119,7 @@ user: ""
 	c := s.Server
 	if c.Listen != "127.0.0.1:9090" || !c.Cold || len(c.Hosts) != 2 || c.Hosts[1] != "b.example" ||
 		c.MachineMemory != 1536<<20 || c.MinFreeMemory != 1<<30 || c.MachineCPUs != 2 || c.StartsAtOnce != 7 ||
+		c.WarmMachines != 0 || c.MaxMachines != 12 || c.MaxWaiting != 0 ||
 		c.Languages != "sv-SE,sv" || s.LogFormat != "json" || c.User != "" {
 		t.Errorf("%+v", c)
 	}

@@ -79,11 +79,14 @@ func boolean(to *bool) value {
 	return scalar[bool]{to, "bool", parse, strconv.FormatBool}
 }
 
-func integer(to *int) value {
+func integer(to *int) value { return integerFrom(1, to) }
+
+// integerFrom is a whole number that may be as small as least.
+func integerFrom(least int, to *int) value {
 	parse := func(s string) (int, error) {
 		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 {
-			return 0, fmt.Errorf("%q is not a whole number from 1 up", s)
+		if err != nil || n < least {
+			return 0, fmt.Errorf("%q is not a whole number from %d up", s, least)
 		}
 		return n, nil
 	}

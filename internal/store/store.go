@@ -22,6 +22,10 @@ var (
 	ErrDiskFull = errors.New("store: the disk is full")
 	// ErrTooMany: the user has as many of these as the caller allows.
 	ErrTooMany = errors.New("store: too many for one user")
+	// ErrNoPlace: it is not this session's turn to start.
+	ErrNoPlace = errors.New("store: no place is free")
+	// ErrQueueFull: no place is free, and as many wait for one as may.
+	ErrQueueFull = errors.New("store: as many wait as may")
 	// ErrInvalid: the call itself breaks a rule that is written down here.
 	ErrInvalid = errors.New("store: invalid argument")
 	// ErrAudit: the audit chain, or what it says of a credential, does not hold.
@@ -35,6 +39,18 @@ var ErrConflict = session.ErrConflict
 // ErrReplaced says that a newer version has taken the place of a credential's.
 // It is an ErrConflict.
 var ErrReplaced = fmt.Errorf("store: a newer version has taken its place: %w", ErrConflict)
+
+// Load is how much is under way on the whole server, at one moment.
+type Load struct {
+	Waiting  int // sessions that have not begun to start: the queue
+	Starting int // sessions whose machine is being started
+	// Busy is how many sessions take a machine's place: those that have begun to
+	// start and not ended, and those that have ended and whose machine is not gone.
+	Busy int
+	// Mine is how many sessions of the one user have not ended, where there is
+	// one user in question.
+	Mine int
+}
 
 // User is a local user.
 type User struct {
@@ -116,7 +132,8 @@ type VMChange struct {
 	ImageID  string
 	Reason   string
 	// UserID and SessionID give a machine from the warm pool to a person's
-	// session. A machine that has an owner keeps it: ErrConflict.
+	// session, which has an event of it. A machine that has an owner keeps it:
+	// ErrConflict.
 	UserID    string
 	SessionID session.ID
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -61,6 +62,21 @@ func TestChoose(t *testing.T) {
 	}
 	if _, err := choose("restored"); err == nil || !strings.Contains(err.Error(), "restore, ten") {
 		t.Errorf("an unknown part: %v", err)
+	}
+}
+
+func TestGroups(t *testing.T) {
+	total := 0
+	for _, g := range groups(parts()) {
+		total += len(g)
+		for _, p := range g {
+			if !slices.Equal(p.flags, g[0].flags) {
+				t.Errorf("%s and %s share a server", p.name, g[0].name)
+			}
+		}
+	}
+	if total != len(parts()) || len(groups(parts())) != 3 {
+		t.Errorf("%d parts in %d groups", total, len(groups(parts())))
 	}
 }
 

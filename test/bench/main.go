@@ -17,6 +17,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -53,6 +54,7 @@ func parts() []part {
 		{"restore", "POST to the first frame, restored", nil, starts("restored", targetRestored)},
 		{"ten", "ten asked for at once", nil, (*bench).ten},
 		{"cold", "POST to the first frame, cold", []string{"--cold"}, starts("cold", 0)},
+		{"warm", "POST to the first frame, from the warm pool", []string{warmFlag, strconv.Itoa(warmMachines)}, starts("from the warm pool", targetWarm)},
 		{"memory", "memory of waiting machines", nil, (*bench).memory},
 		{"kill", "kill -9, restart, usable again", nil, (*bench).kill},
 		{"download", "100 MB through line and egress", nil, (*bench).download},
@@ -67,6 +69,8 @@ type subject struct {
 	rig  *harness.Rig
 	user *harness.User
 	cold bool // its machines are to be started cold, and otherwise restored
+	warm bool // its machines are to come from the warm pool
+	hits int  // how many have, before the run that is under way
 }
 
 func main() {
@@ -171,18 +175,29 @@ func (b *bench) measure(ctx context.Context, chosen []part) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.browser.Close()) }()
-	for _, cold := range []bool{false, true} {
-		group := slices.DeleteFunc(slices.Clone(chosen), func(p part) bool { return (len(p.flags) > 0) != cold })
-		if len(group) > 0 {
-			err = errors.Join(err, b.group(ctx, group, done))
-		}
+	for _, group := range groups(chosen) {
+		err = errors.Join(err, b.group(ctx, group, done))
 	}
 	return err
 }
 
+// groups puts parts together that want the same flags.
+func groups(chosen []part) [][]part {
+	var all [][]part
+	for _, p := range chosen {
+		i := slices.IndexFunc(all, func(g []part) bool { return slices.Equal(g[0].flags, p.flags) })
+		if i < 0 {
+			all = append(all, []part{p})
+		} else {
+			all[i] = append(all[i], p)
+		}
+	}
+	return all
+}
+
 // group runs parts on one server, and notes in done which have had their turn.
 func (b *bench) group(ctx context.Context, group []part, done map[string]bool) (err error) {
-	s := &subject{cold: slices.Contains(group[0].flags, "--cold")}
+	s := &subject{cold: slices.Contains(group[0].flags, "--cold"), warm: slices.Contains(group[0].flags, warmFlag)}
 	defer func() {
 		if s.rig != nil {
 			err = errors.Join(err, b.steps.Do("Removing the server and its machines", func(steps.Status) error { return s.rig.Close() }))

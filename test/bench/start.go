@@ -42,6 +42,9 @@ func (b *bench) throughPage(ctx context.Context, s *subject, how string, target 
 		if err := page.Home(ctx); err != nil { // also forgets the last run's timings
 			return err
 		}
+		if err := s.ready(ctx); err != nil {
+			return err
+		}
 		id, err := page.Connect(ctx, string(idp.Claude))
 		if err != nil {
 			return err
@@ -72,6 +75,9 @@ func (b *bench) throughAPI(ctx context.Context, s *subject, how string, target t
 	}
 	return b.repeat(ctx, s, "starts by the API, "+how, b.runs, func(ctx context.Context, i int) error {
 		provider := providers[i%len(providers)]
+		if err := s.ready(ctx); err != nil {
+			return err
+		}
 		w, err := s.start(ctx, provider)
 		if err != nil {
 			return err
@@ -175,7 +181,7 @@ func (s *subject) isAsMeant(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return asMeant(all, now.VMID, !s.cold)
+	return errors.Join(asMeant(all, now.VMID, !s.cold), s.wasWarm(ctx))
 }
 
 func asMeant(all []harness.Machine, id string, restored bool) error {

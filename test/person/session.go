@@ -91,6 +91,14 @@ func (p *Page) Reason(ctx context.Context) (code, sentence string, err error) {
 	return it.Reason, it.Sentence, err
 }
 
+// WaitLead waits until the sentence at the top of the session's page begins with
+// words.
+func (p *Page) WaitLead(ctx context.Context, words string) error {
+	_, err := look[bool](ctx, p, fmt.Sprintf("to be told %q", words),
+		`(words) => document.querySelector("[data-testid=session-state]")?.textContent.startsWith(words)`, words)
+	return err
+}
+
 // WaitDestroyed waits for the page to say that the browser machine is gone.
 func (p *Page) WaitDestroyed(ctx context.Context) error {
 	_, err := look[bool](ctx, p, "for the machine to be destroyed", `() => !!document.querySelector("[data-testid=destroyed]")`)

@@ -23,6 +23,7 @@ function routes(w: World): Route[] {
     }],
     ["GET", /^\/api\/v1\/sessions$/, () => ok({ sessions: w.sessions })],
     ["POST", /^\/api\/v1\/sessions$/, (_, body) => {
+      if (w.full) return problem(503, "queue_full", "All places are taken, and as many people wait for one as this server allows. Please try again in a few minutes.");
       const p = PROVIDERS.find((x) => x.name === body["provider"]);
       return p ? ok(w.start(p.name), 201) : problem(422, "provider_unknown", "This server does not know that tool.");
     }],
@@ -69,6 +70,7 @@ function routes(w: World): Route[] {
       return { status: 204 };
     }],
     ["POST", /^\/mock\/not-ready$/, (_, body) => ((w.notReady = Number(body["tickets"])), { status: 204 })],
+    ["POST", /^\/mock\/full$/, () => ((w.full = true), { status: 204 })],
     ["POST", /^\/mock\/connect$/, () => ((w.connect = true), { status: 204 })],
     ["POST", /^\/mock\/sign-out$/, () => ((w.signedIn = false), { status: 204 })],
   ];

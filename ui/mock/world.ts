@@ -71,6 +71,8 @@ export class World {
   connect = false;
   /** How many more tickets for a terminal it has no answer for yet. */
   notReady = 0;
+  /** Whether no more sign-ins may wait. */
+  full = false;
   signedIn = true;
   mode: Mock = "auto";
   /** Until when the server plays dead. */
@@ -93,6 +95,7 @@ export class World {
     this.ways.set({});
     this.connect = false;
     this.notReady = 0;
+    this.full = false;
     this.signedIn = true;
     this.mode = "auto";
     this.downUntil = 0;

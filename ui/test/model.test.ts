@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Session, SessionEvent, SessionState } from "../src/api/types";
-import { EMPTY, isFailure, isFinal, later, stateOf, stepsOf, withEvent, type Model } from "../src/session/model";
+import { EMPTY, inQueue, isFailure, isFinal, later, stateOf, stepsOf, withEvent, type Model } from "../src/session/model";
 
 const at = (s: number): string => new Date(s * 1000).toISOString();
 
@@ -95,6 +95,19 @@ describe("withEvent", () => {
     const tried = play({ kind: "state", state: "starting" }, { kind: "progress", message: "Trying another machine." });
     expect(tried.progress).toBe("Trying another machine.");
     expect(withEvent(tried, { seq: 3, kind: "state", state: "waiting", message: "", at: at(3) }).progress).toBe("");
+  });
+
+  it("tells of a place in the queue until the sign-in starts", () => {
+    const asked = play({ kind: "state", state: "requested" });
+    expect(inQueue("requested", asked)).toBe(false);
+    const said = (m: Model, seq: number, message: string): Model => withEvent(m, { seq, kind: "progress", message, at: at(seq) });
+    const third = said(asked, 2, "2 people are before you. Your sign-in starts by itself when it is your turn.");
+    expect(inQueue("requested", third)).toBe(true);
+    expect(third.progress).toMatch(/^2 people are before you\./);
+    const next = said(third, 3, "You are next: your sign-in starts as soon as a place is free.");
+    expect(next.progress).toMatch(/^You are next/);
+    const begun = withEvent(next, { seq: 4, kind: "state", state: "starting", message: "", at: at(4) });
+    expect([begun.progress, inQueue("starting", begun)]).toEqual(["", false]);
   });
 
   it("takes a machine for destroyed only while no other was made", () => {

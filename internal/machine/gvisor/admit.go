@@ -3,11 +3,7 @@
 package gvisor
 
 import (
-	"bufio"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -17,7 +13,7 @@ import (
 // admit refuses another machine while the host is short of memory or disk: one
 // that is killed half-way costs more than one that is not started.
 func (d *Driver) admit() error {
-	free, err := availableMemory()
+	free, err := machine.AvailableMemory()
 	if err != nil {
 		return err
 	}
@@ -32,21 +28,4 @@ func (d *Driver) admit() error {
 		return fmt.Errorf("%w: %d MiB are free, %d MiB must be", machine.ErrDiskFull, room>>20, d.cfg.MinFreeDisk>>20)
 	}
 	return nil
-}
-
-// availableMemory is the kernel's estimate of what can be used without
-// swapping, in bytes.
-func availableMemory() (int64, error) {
-	f, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = f.Close() }()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if rest, ok := strings.CutPrefix(lines.Text(), "MemAvailable:"); ok {
-			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 10, 64)
-			return kib << 10, err
-		}
-	}
-	return 0, fmt.Errorf("/proc/meminfo has no MemAvailable")
 }

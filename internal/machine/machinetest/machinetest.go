@@ -58,6 +58,7 @@ func Run(t *testing.T, setup func(t *testing.T) Setup) {
 	for name, test := range map[string]func(*testing.T, Setup){
 		"starts and answers":           testStart,
 		"opens again":                  testOpenAgain,
+		"is nobody's at first":         testNobodys,
 		"is adopted":                   testAdopt,
 		"wait":                         testWait,
 		"destroy and list":             testDestroy,

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
@@ -40,13 +39,14 @@ func scanSession(s scanner) (session.Session, error) {
 // bytes; empty for none) before, the earlier session is returned with false;
 // store.ErrExists if that one was for another provider.
 func (db *DB) CreateSession(ctx context.Context, s session.Session, idempotencyKey string) (session.Session, bool, error) {
-	return db.CreateSessionWithin(ctx, s, idempotencyKey, math.MaxInt)
+	return db.CreateSessionWithin(ctx, s, idempotencyKey, func(store.Load) error { return nil })
 }
 
-// CreateSessionWithin is CreateSession for a user who may have at most limit
-// sessions that have not ended: store.ErrTooMany if there are as many. What an
-// earlier session answers for its key is not limited.
-func (db *DB) CreateSessionWithin(ctx context.Context, s session.Session, idempotencyKey string, limit int) (session.Session, bool, error) {
+// CreateSessionWithin is CreateSession if allow has no objection to one more:
+// its error is returned, and nothing is written. It is asked once, inside the
+// transaction: of any number of calls at once each knows of the others. What an
+// earlier session answers for its key is not asked.
+func (db *DB) CreateSessionWithin(ctx context.Context, s session.Session, idempotencyKey string, allow func(store.Load) error) (session.Session, bool, error) {
 	if s.ID == "" {
 		s.ID = session.NewID()
 	}
@@ -70,13 +70,16 @@ func (db *DB) CreateSessionWithin(ctx context.Context, s session.Session, idempo
 				return err
 			}
 		}
-		var open int
-		// By the index of what is open, which is little, and not by the user's.
-		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM auth_sessions WHERE +user_id = ? AND state NOT IN "+final, s.UserID).Scan(&open); err != nil {
+		load, err := loadIn(ctx, tx)
+		if err != nil {
 			return err
 		}
-		if open >= limit {
-			return fmt.Errorf("%d are open: %w", open, store.ErrTooMany)
+		// By the index of what is open, which is little, and not by the user's.
+		if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM auth_sessions WHERE +user_id = ? AND state NOT IN "+final, s.UserID).Scan(&load.Mine); err != nil {
+			return err
+		}
+		if err := allow(load); err != nil {
+			return err
 		}
 		created = true
 		out, err = db.insertSession(ctx, tx, s, idempotencyKey)

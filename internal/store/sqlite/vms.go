@@ -62,6 +62,8 @@ func (db *DB) vmEvent(ctx context.Context, tx *sql.Tx, v store.VM, kind session.
 		name = "own"
 	}
 	switch {
+	case kind == session.EventMachineCreated && v.State == store.VMRunning:
+		what = "was ready"
 	case kind == session.EventMachineDestroyed && v.State == store.VMFailed:
 		what = "has ended by itself and was cleared away"
 	case kind == session.EventMachineDestroyed:
@@ -95,6 +97,10 @@ func (db *DB) UpdateVM(ctx context.Context, id string, from []store.VMState, cha
 		u.where("state IN (?"+strings.Repeat(", ?", len(from)-1)+")", states...)
 	}
 	return db.write(ctx, "update machine", func(tx *sql.Tx) error {
+		was, err := vmIn(ctx, tx, id)
+		if err != nil {
+			return err
+		}
 		n, err := exec(ctx, tx, u.sql("vms"), u.args()...)
 		if err != nil {
 			return err
@@ -104,6 +110,8 @@ func (db *DB) UpdateVM(ctx context.Context, id string, from []store.VMState, cha
 			return err
 		}
 		switch {
+		case n > 0 && was.UserID == "" && is.UserID != "":
+			return db.vmEvent(ctx, tx, is, session.EventMachineCreated)
 		case n > 0 && (change.State == store.VMDestroyed || change.State == store.VMFailed):
 			return db.vmEvent(ctx, tx, is, session.EventMachineDestroyed)
 		case n > 0:

@@ -48,7 +48,12 @@ func testCreateWithin(f *fixture) {
 	u, other := f.user("u"), f.user("other")
 	const limit = 3
 	create := func(s Store, u store.User, key string) (session.Session, bool, error) {
-		return s.CreateSessionWithin(f.ctx, session.Session{UserID: u.ID, Provider: "claude"}, key, limit)
+		return s.CreateSessionWithin(f.ctx, session.Session{UserID: u.ID, Provider: "claude"}, key, func(l store.Load) error {
+			if l.Mine >= limit {
+				return store.ErrTooMany
+			}
+			return nil
+		})
 	}
 	first, _, err := create(f, u, "key")
 	f.ok(err)

@@ -36,7 +36,7 @@ type Store interface {
 	ConsumeTicket(ctx context.Context, hash [32]byte, purpose, subjectID string) (store.Ticket, error)
 
 	CreateSession(ctx context.Context, s session.Session, idempotencyKey string) (session.Session, bool, error)
-	CreateSessionWithin(ctx context.Context, s session.Session, idempotencyKey string, limit int) (session.Session, bool, error)
+	CreateSessionWithin(ctx context.Context, s session.Session, idempotencyKey string, allow func(store.Load) error) (session.Session, bool, error)
 	Session(ctx context.Context, id session.ID) (session.Session, error)
 	SessionsOf(ctx context.Context, userID string, limit int, before time.Time) ([]session.Session, error)
 	OpenSessions(ctx context.Context) ([]session.Session, error)
@@ -44,6 +44,9 @@ type Store interface {
 	Heartbeat(ctx context.Context, id session.ID, owner string) error
 	Release(ctx context.Context, id session.ID, owner string) error
 	Move(ctx context.Context, id session.ID, from, to session.State, owner string, change store.Change, message string) (session.Session, error)
+	Admit(ctx context.Context, id session.ID, owner string, deadline time.Time, allow func(store.Load) error, message string) (session.Session, error)
+	Ahead(ctx context.Context, id session.ID) (int, error)
+	Load(ctx context.Context) (store.Load, error)
 	SetAttempt(ctx context.Context, id session.ID, owner string, attempt int, vmID, message string) error
 
 	AddEvent(ctx context.Context, e session.Event) (session.Event, error)
@@ -103,6 +106,9 @@ func Run(t *testing.T, newDB func(t *testing.T) Opener) {
 		"TicketRace":             testTicketRace,
 		"CreateSession":          testCreateSession,
 		"CreateSessionWithin":    testCreateWithin,
+		"Load":                   testLoad,
+		"Queue":                  testQueue,
+		"AdmitRace":              testAdmitRace,
 		"Idempotency":            testIdempotency,
 		"IdempotencyRace":        testIdempotencyRace,
 		"SessionPages":           testSessionPages,

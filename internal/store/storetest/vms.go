@@ -107,6 +107,18 @@ func testPooledVM(f *fixture) {
 			f.is(err, store.ErrConflict)
 		}
 	}
+	for _, owner := range []store.User{u, other} {
+		told := 0
+		for _, e := range must(f.EventsAfter(f.ctx, owner.ID, "", 0, 0))(f) {
+			if e.Kind == session.EventMachineCreated && e.SessionID == is.SessionID {
+				told++
+			}
+		}
+		f.equal("events of it for "+owner.Name, told > 0, owner.ID == is.UserID)
+		f.equal("told more than once", told > 1, false)
+	}
+	second := f.session(store.User{ID: is.UserID}, session.Starting)
+	f.is(f.UpdateVM(f.ctx, v.ID, nil, store.VMChange{UserID: is.UserID, SessionID: second.ID}), store.ErrConflict)
 }
 
 func testOneCLIMachine(f *fixture) {

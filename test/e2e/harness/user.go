@@ -40,6 +40,7 @@ type Session struct {
 	Attempt      int            `json:"attempt"`
 	CredentialID string         `json:"credential_id"`
 	ExitAddress  string         `json:"exit_address"`
+	Position     int            `json:"queue_position"`
 }
 
 // Credential is what tests look at of the API's answer.

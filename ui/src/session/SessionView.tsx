@@ -12,7 +12,7 @@ import { Busy } from "../parts/Busy";
 import { Icon } from "../parts/Icon";
 import { Viewer, type Idle } from "../viewer/Viewer";
 import { Log } from "./Log";
-import { isFailure, isFinal, isTrouble, stateOf, stepsOf } from "./model";
+import { inQueue, isFailure, isFinal, isTrouble, stateOf, stepsOf } from "./model";
 import { Ended, Succeeded } from "./Outcome";
 import { Steps } from "./Steps";
 import { useSession } from "./useSession";
@@ -51,7 +51,7 @@ export function SessionView({ id }: { id: string }): JSX.Element {
         )}
       </header>
       <div class="session-main">
-        {!final && <Viewer session={id} active={HAS_SCREEN.has(state)} poke={opened} doubts={broke} idle={IDLE[state] ?? null} />}
+        {!final && <Viewer session={id} active={HAS_SCREEN.has(state)} poke={opened} doubts={broke} idle={inQueue(state, model) ? QUEUED : (IDLE[state] ?? null)} />}
         {state === "completed" && <Succeeded session={row} state={state} title={title} destroyed={model.destroyed} />}
         {isFailure(state) && settled && <Ended session={row} state={state} title={title} destroyed={model.destroyed} />}
       </div>
@@ -84,6 +84,11 @@ export function SessionView({ id }: { id: string }): JSX.Element {
 const HAS_SCREEN = new Set<SessionState>(["waiting", "capturing"]);
 
 const BEFORE: Idle = { status: "Starting…", notice: "Starting your browser machine…", busy: true };
+const QUEUED: Idle = {
+  status: "Waiting for a free place…",
+  notice: "All browser machines are in use. Yours starts by itself; you can leave this page open, or come back to it.",
+  busy: true,
+};
 const AFTER: Idle = { status: "Finished", notice: "You are signed in. This screen is no longer needed.", busy: false };
 const IDLE: Partial<Record<SessionState, Idle>> = { requested: BEFORE, starting: BEFORE, storing: AFTER, delivering: AFTER };
 

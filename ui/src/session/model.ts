@@ -128,6 +128,12 @@ export function stateOf(row: Session | null, m: Model): SessionState {
   return later(m.state, row?.state ?? null) ?? "requested";
 }
 
+/** inQueue says whether the session waits until it can start: nothing else is told
+ * of one that has not begun to. */
+export function inQueue(state: SessionState, m: Model): boolean {
+  return state === "requested" && m.progress !== "";
+}
+
 /** stepsOf is the six steps with their times. A session that ended without
  * success failed at the step that it had reached. */
 export function stepsOf(state: SessionState, m: Model, createdAt: number | null): Step[] {
