@@ -39,7 +39,9 @@ const (
 	maxBitrate       = 50_000_000
 	refineQuantizer  = 10
 	refineAfter      = 250 * time.Millisecond
-	framePause       = time.Second / 60
+	framePause       = time.Second / 60       // between pictures, at least
+	calmPause        = time.Second / 30       // while nobody does anything
+	busyTime         = 300 * time.Millisecond // that somebody does something after each input
 	longestFrameTime = 250 * time.Millisecond // that the rate control sees
 	maxDebt          = 100 * time.Millisecond // of what is sent beyond the bitrate
 )
@@ -215,7 +217,7 @@ func (s *stream) input(ctx context.Context, in guestapi.Input) {
 	default:
 		return
 	}
-	s.video.given.Store(in.ID)
+	s.video.gave(in.ID)
 }
 
 // resize asks the X server for the sizes that the viewer wants.

@@ -30,6 +30,7 @@ type video struct {
 	began   time.Time
 
 	given    atomic.Uint32 // the ID of the newest input that the X server was given
+	givenAt  atomic.Int64  // when, in nanoseconds since began
 	bitrate  atomic.Int64
 	changed  chan struct{} // has one after a change of the screen
 	resized  chan struct{} // has one after a change of its size
@@ -79,6 +80,21 @@ func (v *video) askKeyframe() { poke(v.keyframe) }
 
 func (v *video) setBitrate(bits uint32) {
 	v.bitrate.Store(min(max(int64(bits), minBitrate), maxBitrate))
+}
+
+// gave notes that the X server was given an input.
+func (v *video) gave(id uint32) {
+	v.given.Store(id)
+	v.givenAt.Store(int64(time.Since(v.began)))
+}
+
+// pause is the least time between two pictures. What moves by itself leaves half
+// of the time free, so that what somebody does is not behind it in a queue.
+func (v *video) pause(now time.Time) time.Duration {
+	if now.Sub(v.began)-time.Duration(v.givenAt.Load()) < busyTime {
+		return framePause
+	}
+	return calmPause
 }
 
 func (v *video) event(ev xgb.Event) {
@@ -172,9 +188,9 @@ func (v *video) next(now time.Time) (wait time.Duration, due bool) {
 	case v.dirty || v.whole:
 		// The coarsest quantizer is not always enough: then there are fewer
 		// pictures, instead of ever longer queues on the way.
-		wait = v.last.Add(max(framePause, v.debt-maxDebt)).Sub(now)
+		wait = v.last.Add(max(v.pause(now), v.debt-maxDebt)).Sub(now)
 	case v.anySoft:
-		wait = max(v.lastChange.Add(refineAfter).Sub(now), v.last.Add(max(framePause, v.debt-maxDebt)).Sub(now))
+		wait = max(v.lastChange.Add(refineAfter).Sub(now), v.last.Add(max(calmPause, v.debt-maxDebt)).Sub(now))
 	default:
 		return 0, false
 	}

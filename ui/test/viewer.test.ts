@@ -38,6 +38,8 @@ describe("noVNC", () => {
   it("still asks for the size through them", () => {
     const source = Reflect.get(RFB.prototype, "_requestRemoteResize") as object;
     expect(String(source)).toContain("this._screenSize()");
+    expect(String(source)).toContain("this._pendingRemoteResize = true");
+    expect(String(Reflect.get(RFB.prototype, "sendKey"))).toContain("this._rfbConnectionState !== 'connected'");
   });
 });
 

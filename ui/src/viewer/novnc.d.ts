@@ -29,6 +29,10 @@ declare module "@novnc/novnc" {
     /** Not documented by noVNC; see ViewerRFB. */
     protected _requestRemoteResize(): void;
     /** Not documented by noVNC; see ViewerRFB. */
+    protected _pendingRemoteResize: boolean;
+    /** Not documented by noVNC; see ViewerRFB. */
+    protected _rfbConnectionState: string;
+    /** Not documented by noVNC; see ViewerRFB. */
     protected _clipboardText: string | null;
     /** Not documented by noVNC; see ViewerRFB. */
     protected _sock: object;

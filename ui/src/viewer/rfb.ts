@@ -1,6 +1,9 @@
 import RFB from "@novnc/novnc";
 import { remoteSize, type Size } from "./size";
 
+// A size that the server has not taken by then is asked for once more.
+const AGAIN_MS = 2000;
+
 // The extended clipboard's format of plain text.
 const FORMAT_TEXT = 1;
 
@@ -13,10 +16,14 @@ const FORMAT_TEXT = 1;
  * the remote program fetches it as it pastes: a key that is pressed meanwhile,
  * such as Enter after a password, would be there before the text.
  *
- * For both it uses what is not part of noVNC's documented interface; the version
+ * A size that was refused or not answered, as while another viewer changes it, is
+ * asked for again. noVNC would wait for ever.
+ *
+ * For all three it uses what is not part of noVNC's documented interface; the version
  * is pinned, and a test fails if an update takes it away. */
 export class ViewerRFB extends RFB {
   private asking = false;
+  private again: ReturnType<typeof setTimeout> | undefined;
 
   override clipboardPasteFrom(text: string): void {
     super.clipboardPasteFrom(text);
@@ -37,5 +44,12 @@ export class ViewerRFB extends RFB {
     } finally {
       this.asking = false;
     }
+    if (!this._pendingRemoteResize) return;
+    clearTimeout(this.again);
+    this.again = setTimeout(() => {
+      if (this._rfbConnectionState !== "connected") return;
+      this._pendingRemoteResize = false;
+      this._requestRemoteResize();
+    }, AGAIN_MS);
   }
 }
