@@ -24,7 +24,7 @@ format() {
 modules() {
   local dir
   go mod verify || return
-  for dir in . tools/runsc tools/dev; do
+  for dir in . tools/runsc tools/dev tools/firecracker-api; do
     (cd "$dir" && GOFLAGS='' go mod tidy -diff) || return
   done
 }
