@@ -24,7 +24,10 @@ import (
 	"github.com/anteroom/anteroom/internal/image"
 	"github.com/anteroom/anteroom/internal/line"
 	"github.com/anteroom/anteroom/internal/machine"
+	"github.com/anteroom/anteroom/internal/machine/cgroup"
 	"github.com/anteroom/anteroom/internal/machine/machinetest"
+	"github.com/anteroom/anteroom/internal/machine/process"
+	"github.com/anteroom/anteroom/internal/machine/snapshot"
 )
 
 func TestMain(m *testing.M) {
@@ -179,7 +182,7 @@ func die(d *Driver) {
 func kill(t *testing.T, raw json.RawMessage) {
 	t.Helper()
 	r := parseRef(raw)
-	if !running(r.PID, r.StartTime) {
+	if !process.Running(r.PID, r.StartTime) {
 		t.Fatalf("process %d does not run", r.PID)
 	}
 	if err := unix.Kill(r.PID, unix.SIGKILL); err != nil {
@@ -233,7 +236,7 @@ func trace(t *testing.T, stateDir string) []string {
 			out = append(out, "mount "+m)
 		}
 	}
-	for _, pattern := range []string{cgroupRoot + cgroupPath(machinetest.Prefix()+"*"), cgroupRoot + "/*" + cgroupPath(machinetest.Prefix()+"*")} {
+	for _, pattern := range []string{cgroup.Root + cgroup.Path(machinetest.Prefix()+"*"), cgroup.Root + "/*" + cgroup.Path(machinetest.Prefix()+"*")} {
 		groups, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Error(err)
@@ -321,10 +324,10 @@ func testUnrestorable(t *testing.T, cfg Config, d *Driver) {
 		if err := os.WriteFile(filepath.Join(dir, "checkpoint.img"), []byte("of another version"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Remove(filepath.Join(dir, manifestFile)); err != nil {
+		if err := os.Remove(filepath.Join(dir, snapshot.ManifestFile)); err != nil {
 			t.Fatal(err)
 		}
-		if err := writeManifest(dir); err != nil {
+		if err := snapshot.WriteManifest(dir, d.snapshotKey()); err != nil {
 			t.Fatal(err)
 		}
 	})
