@@ -36,7 +36,7 @@ func run(args []string) int {
 
 func command(args []string) int {
 	if len(args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: anteroom-guest init|vm|agent --kind browser|cli --line unix:PATH|virtio:NAME|vsock:PORT, or anteroom-guest build")
+		fmt.Fprintln(os.Stderr, "usage: anteroom-guest init|vm|agent --kind browser|cli --line unix:PATH|virtio:NAME|vsock:PORT|vsock-listen:PORT, or anteroom-guest build")
 		return 2
 	}
 	var err error
@@ -62,7 +62,7 @@ func command(args []string) int {
 func agent(args []string) error {
 	flags := flag.NewFlagSet("agent", flag.ContinueOnError)
 	kind := flags.String("kind", "", "browser or cli")
-	address := flags.String("line", "", "where the host is: unix:PATH, virtio:NAME or vsock:PORT")
+	address := flags.String("line", "", "where the host is: unix:PATH, virtio:NAME, vsock:PORT or vsock-listen:PORT")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}

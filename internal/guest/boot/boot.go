@@ -25,7 +25,9 @@
 //	booted" on its console and switches itself off, without any disk
 //	anteroom.line=virtio:NAME for the virtio-serial port of this name, or
 //	anteroom.line=vsock:PORT for the host (CID 2) at this vsock port, which the
-//	agent dials until somebody listens there
+//	agent dials until somebody listens there, or
+//	anteroom.line=vsock-listen:PORT for this vsock port of the machine's own, at
+//	which the host connects
 //
 // and should have panic=-1, with which a machine whose agent ends is reset; the
 // program that runs it must then end. quiet and 8250.nr_uarts=0 keep it from
@@ -40,6 +42,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -136,8 +139,8 @@ func parse(line string) (arguments, error) {
 	if a.kind != "browser" && a.kind != "cli" {
 		return a, fmt.Errorf("anteroom.kind=%q: it must be browser, cli or probe", a.kind)
 	}
-	if scheme, rest, _ := strings.Cut(a.line, ":"); scheme != "virtio" && scheme != "vsock" || rest == "" {
-		return a, fmt.Errorf("anteroom.line=%q: it must be virtio:NAME or vsock:PORT", a.line)
+	if scheme, rest, _ := strings.Cut(a.line, ":"); !slices.Contains([]string{"virtio", "vsock", "vsock-listen"}, scheme) || rest == "" {
+		return a, fmt.Errorf("anteroom.line=%q: it must be virtio:NAME, vsock:PORT or vsock-listen:PORT", a.line)
 	}
 	return a, nil
 }

@@ -9,6 +9,7 @@ func TestParse(t *testing.T) {
 		"quiet panic=-1 anteroom.kind=browser anteroom.line=virtio:anteroom.line\n": {"browser", "virtio:anteroom.line"},
 		"anteroom.kind=probe quiet": {"probe", ""},
 		"anteroom.line=vsock:7411 root=/dev/vda anteroom.kind=cli virtio_mmio.device=x": {"cli", "vsock:7411"},
+		"anteroom.line=vsock-listen:1024 anteroom.kind=cli":                             {"cli", "vsock-listen:1024"},
 	} {
 		if got, err := parse(line); err != nil || got != want {
 			t.Errorf("%q: %+v, %v", line, got, err)

@@ -100,8 +100,20 @@ const maxKillRounds = 10
 // Kill ends every process whose arguments match says are those of one to be
 // killed, and returns once there is none left.
 func Kill(ctx context.Context, match func(args [][]byte) bool) error {
+	return KillAll(ctx, func(pid int) bool { return match(Arguments(pid)) })
+}
+
+// KillOnce is one round of Kill; found says that there was something to kill.
+func KillOnce(ctx context.Context, match func(args [][]byte) bool) (found bool, err error) {
+	return KillAllOnce(ctx, func(pid int) bool { return match(Arguments(pid)) })
+}
+
+// KillAll is Kill for processes that are known by more than their arguments.
+// match is asked twice for each: the second time while its number cannot come to
+// mean another process.
+func KillAll(ctx context.Context, match func(pid int) bool) error {
 	for range maxKillRounds {
-		found, err := KillOnce(ctx, match)
+		found, err := KillAllOnce(ctx, match)
 		if err != nil || !found {
 			return err
 		}
@@ -109,15 +121,16 @@ func Kill(ctx context.Context, match func(args [][]byte) bool) error {
 	return errors.New("processes that were killed come again and again")
 }
 
-// KillOnce is one round of Kill; found says that there was something to kill.
-func KillOnce(ctx context.Context, match func(args [][]byte) bool) (found bool, err error) {
+// KillAllOnce is one round of KillAll; found says that there was something to
+// kill.
+func KillAllOnce(ctx context.Context, match func(pid int) bool) (found bool, err error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return false, err
 	}
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || !match(arguments(pid)) {
+		if err != nil || !match(pid) {
 			continue
 		}
 		fd, err := unix.PidfdOpen(pid, 0)
@@ -125,7 +138,7 @@ func KillOnce(ctx context.Context, match func(args [][]byte) bool) (found bool, 
 			continue // it has just ended
 		}
 		// Looked at again through a descriptor that can't come to mean another.
-		if match(arguments(pid)) {
+		if match(pid) {
 			found = true
 			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 			err = pollEnd(ctx, fd)
@@ -154,7 +167,8 @@ func pollEnd(ctx context.Context, fd int) error {
 	return ctx.Err()
 }
 
-func arguments(pid int) [][]byte {
+// Arguments are a process's command line; none if it cannot be read.
+func Arguments(pid int) [][]byte {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 	if err != nil {
 		return nil

@@ -106,7 +106,18 @@ type Drive struct {
 	Path     string `json:"path_on_host"`
 	Root     bool   `json:"is_root_device"` // Firecracker adds root= to the boot arguments
 	ReadOnly bool   `json:"is_read_only"`
+	// Cache is what a guest's wish that data be on the disk comes to.
+	Cache Cache `json:"cache_type,omitempty"`
 }
+
+// Cache is how a disk is cached on the host.
+type Cache string
+
+// The ways of caching: Unsafe, the default, ignores what the guest wishes.
+const (
+	Unsafe    Cache = "Unsafe"
+	Writeback Cache = "Writeback"
+)
 
 // AddDrive adds a disk; before the start.
 func (c *Client) AddDrive(ctx context.Context, d Drive) error {
@@ -128,6 +139,12 @@ func (c *Client) SetVsock(ctx context.Context, v Vsock) error {
 // Start boots the microVM.
 func (c *Client) Start(ctx context.Context) error {
 	return c.call(ctx, http.MethodPut, "/actions", map[string]string{"action_type": "InstanceStart"}, nil)
+}
+
+// CtrlAltDel presses these keys: the guest ends, if it wants to. Firecracker ends
+// when it does.
+func (c *Client) CtrlAltDel(ctx context.Context) error {
+	return c.call(ctx, http.MethodPut, "/actions", map[string]string{"action_type": "SendCtrlAltDel"}, nil)
 }
 
 // Pause stops the microVM's processors; it need not run.
