@@ -59,6 +59,9 @@ type Config struct {
 	MinFreeDisk   int64
 	// Cold starts every machine cold, also where there is a snapshot.
 	Cold bool
+	// Pace is how many times longer things may take than on a KVM of hardware;
+	// 0 means 1.
+	Pace int
 }
 
 const (
@@ -110,6 +113,9 @@ func New(ctx context.Context, cfg Config) (*Driver, error) {
 	}
 	if cfg.CPUs == 0 {
 		cfg.CPUs = 2
+	}
+	if cfg.Pace == 0 {
+		cfg.Pace = 1
 	}
 	if cfg.HomeBytes == 0 {
 		cfg.HomeBytes = 16 << 30
@@ -179,6 +185,12 @@ func (d *Driver) Version() Version { return d.version }
 // not. A guest has no more than its own memory and processors either way.
 func (d *Driver) Limits() (enforced bool, reason string) { return d.groups != 0, d.groupsNote }
 
+// Pace is how many times longer than elsewhere things may take.
+func (d *Driver) Pace() int { return d.cfg.Pace }
+
+// paced is a time limit at the driver's pace.
+func (d *Driver) paced(t time.Duration) time.Duration { return t * time.Duration(d.cfg.Pace) }
+
 // Create starts a machine: restored from the snapshot where there is a usable
 // one, cold otherwise.
 func (d *Driver) Create(ctx context.Context, spec machine.Spec) (machine.Created, error) {
@@ -202,7 +214,7 @@ func (d *Driver) createFrom(ctx context.Context, spec machine.Spec, from source)
 	}
 	created, err := d.create(ctx, spec, from)
 	if err != nil {
-		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), destroyTimeout)
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.paced(destroyTimeout))
 		defer cancel()
 		return machine.Created{}, errors.Join(fmt.Errorf("firecracker: creating machine %s: %w", spec.ID, machine.Classify(err)), d.Destroy(undo, spec.ID))
 	}
@@ -229,7 +241,7 @@ func (d *Driver) mark(ctx context.Context, id string) error {
 }
 
 func (d *Driver) create(ctx context.Context, spec machine.Spec, from source) (machine.Created, error) {
-	ctx, cancel := context.WithTimeout(ctx, createTimeout)
+	ctx, cancel := context.WithTimeout(ctx, d.paced(createTimeout))
 	defer cancel()
 	if spec.MemoryBytes == 0 {
 		spec.MemoryBytes = d.cfg.MemoryBytes
@@ -437,7 +449,7 @@ func (d *Driver) Open(ctx context.Context, id string, raw json.RawMessage) (net.
 		}
 	}()
 	defer func() { cancel(nil); <-gone }()
-	conn, err := dialGuest(ctx, func(ctx context.Context) (net.Conn, error) { return d.dial(ctx, id, r, lineSocket) }, linePort)
+	conn, err := dialGuest(ctx, func(ctx context.Context) (net.Conn, error) { return d.dial(ctx, id, r, lineSocket) }, linePort, d.paced(answerTime))
 	if err != nil {
 		return nil, fmt.Errorf("firecracker: line of %s: %w", id, err)
 	}
@@ -483,7 +495,7 @@ func (d *Driver) Destroy(ctx context.Context, id string) error {
 	if _, err := os.Stat(d.machineDir(id)); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, destroyTimeout)
+	ctx, cancel := context.WithTimeout(ctx, d.paced(destroyTimeout))
 	defer cancel()
 	d.halt(ctx, id)
 	if err := d.remove(ctx, id); err != nil {

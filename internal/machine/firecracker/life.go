@@ -124,7 +124,7 @@ func (d *Driver) halt(ctx context.Context, id string) {
 	if err != nil || json.Unmarshal(text, &n) != nil || n.Kind != machine.CLI || !d.owns(id, n.Ref) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, haltTime)
+	ctx, cancel := context.WithTimeout(ctx, d.paced(haltTime))
 	defer cancel()
 	vmm := d.client(id, n.Ref)
 	defer vmm.Close()

@@ -31,12 +31,12 @@ var errNoGuest = errors.New("nobody in the guest answers at its port")
 
 // dialGuest connects to a port of the guest through Firecracker's socket, which
 // dial connects to. It tries until ctx ends: a guest that boots, or has just
-// been restored, does not listen at once.
-func dialGuest(ctx context.Context, dial func(context.Context) (net.Conn, error), port uint32) (net.Conn, error) {
+// been restored, does not listen at once. One try takes at most patience.
+func dialGuest(ctx context.Context, dial func(context.Context) (net.Conn, error), port int, patience time.Duration) (net.Conn, error) {
 	for {
 		conn, err := dial(ctx)
 		if err == nil {
-			if err = connectGuest(ctx, conn, port); err == nil {
+			if err = connectGuest(ctx, conn, port, patience); err == nil {
 				return conn, nil
 			}
 			_ = conn.Close()
@@ -58,8 +58,8 @@ func dialGuest(ctx context.Context, dial func(context.Context) (net.Conn, error)
 // it to a port of the guest: "CONNECT 1024\n", answered by "OK 1073741824\n",
 // where the number is the port that the host's end got, or by the connection's
 // end. Everything after that is the guest's.
-func connectGuest(ctx context.Context, conn net.Conn, port uint32) error {
-	deadline := time.Now().Add(answerTime)
+func connectGuest(ctx context.Context, conn net.Conn, port int, patience time.Duration) error {
+	deadline := time.Now().Add(patience)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
 	}

@@ -162,7 +162,7 @@ func (d *Driver) save(ctx context.Context, id, dir string, warm func(context.Con
 
 // discard destroys a machine, also once ctx has ended.
 func (d *Driver) discard(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), destroyTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.paced(destroyTimeout))
 	defer cancel()
 	return d.Destroy(ctx, id)
 }
@@ -237,7 +237,7 @@ func digHoles(path string) error {
 
 // prove restores a machine from a snapshot and waits for its agent.
 func (d *Driver) prove(ctx context.Context, id, dir string) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, proveTime)
+	ctx, cancel := context.WithTimeout(ctx, d.paced(proveTime))
 	defer cancel()
 	created, err := d.createFrom(ctx, machine.Spec{ID: id, Kind: machine.Browser}, source{snapshot: dir})
 	if err != nil {

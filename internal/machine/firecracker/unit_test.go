@@ -137,7 +137,7 @@ func never(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }
 func TestDialGuest(t *testing.T) {
 	dial, asked := guests(t, say(""), say("OK"), say("NO 5\n"), never, say("OK 1073741825\nhello"))
 	began := time.Now()
-	conn, err := dialGuest(limited(t), dial, 1024)
+	conn, err := dialGuest(limited(t), dial, linePort, answerTime)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,17 +157,17 @@ func TestDialGuestEnds(t *testing.T) {
 	dial, _ := guests(t, never)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := dialGuest(ctx, dial, 1024); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := dialGuest(ctx, dial, linePort, answerTime); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a guest that never answers: %v", err)
 	}
 	reason := errors.New("the machine has ended")
 	why, stop := context.WithCancelCause(t.Context())
 	stop(reason)
-	if _, err := dialGuest(why, dial, 1024); !errors.Is(err, reason) {
+	if _, err := dialGuest(why, dial, linePort, answerTime); !errors.Is(err, reason) {
 		t.Errorf("a cause: %v", err)
 	}
 	gone := func(context.Context) (net.Conn, error) { return nil, machine.ErrGone }
-	if _, err := dialGuest(limited(t), gone, 1024); !errors.Is(err, machine.ErrGone) {
+	if _, err := dialGuest(limited(t), gone, linePort, answerTime); !errors.Is(err, machine.ErrGone) {
 		t.Errorf("a machine that is gone: %v", err)
 	}
 }
