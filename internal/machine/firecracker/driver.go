@@ -44,7 +44,7 @@ type Config struct {
 	Image       string // path of the golden image (erofs)
 	ImageID     string // its content's id
 	StateDir    string // the driver's own directory
-	UIDs        UIDs   // for machines; zero means 4096 from 1 900 100 000, which nobody gives away
+	UIDs        UIDs   // for machines; zero means DefaultUIDs
 	Logger      *slog.Logger
 	// MemoryBytes and CPUs limit machines whose Spec does not say; 0 means
 	// 1.5 GiB and 2. A machine has as many processors as CPUs, rounded up.
@@ -127,13 +127,13 @@ func New(ctx context.Context, cfg Config) (*Driver, error) {
 		cfg.MinFreeDisk = 256 << 20
 	}
 	if cfg.UIDs == (UIDs{}) {
-		cfg.UIDs = UIDs{First: 1_900_100_000, Count: 4096}
+		cfg.UIDs = DefaultUIDs()
 	}
 	if os.Geteuid() != 0 {
 		return nil, errors.New("firecracker: machines can only be made by root; start the server as root")
 	}
 	if err := cfg.UIDs.check(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("firecracker: %w", err)
 	}
 	version, err := CheckPrograms(ctx, cfg.Firecracker, cfg.Jailer)
 	if err != nil {

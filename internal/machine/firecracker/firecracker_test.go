@@ -334,7 +334,7 @@ func TestConsoleIsBounded(t *testing.T) {
 
 // What is said to which release: the socket's path only to those that know it.
 func TestRestoreByRelease(t *testing.T) {
-	for version, override := range map[string]bool{"1.10.0": false, "1.15.1": false, "1.16.0": true, "1.17.3": true} {
+	for version, override := range map[string]bool{"1.10.0": false, "1.15.1": false, "1.16.1": true, "1.17.3": true} {
 		t.Run(version, func(t *testing.T) {
 			d := newDriver(t, pretended(t, settings(version)))
 			save(t, d)
@@ -357,7 +357,7 @@ func TestRestoreByRelease(t *testing.T) {
 
 // A snapshot whose machines do not answer is not kept; machines start cold then.
 func TestDeafSnapshot(t *testing.T) {
-	s := settings("1.16.0")
+	s := settings("1.16.2")
 	s.Deaf = true
 	cfg := pretended(t, s)
 	d := newDriver(t, cfg)
@@ -381,6 +381,15 @@ func TestDeafSnapshot(t *testing.T) {
 	destroyed(t, d, newID(0))
 	if created.Restored || !strings.Contains(created.ColdReason, "there is no snapshot") {
 		t.Errorf("%+v", created)
+	}
+}
+
+// A release that is known to restore none is not tried at each start.
+func TestNoSnapshotByRelease(t *testing.T) {
+	d := newDriver(t, pretended(t, settings("1.16.0")))
+	never := func(context.Context, net.Conn) error { return errors.New("it was tried") }
+	if err := d.SaveSnapshot(limited(t), snapshotID(), never); err == nil || !strings.Contains(err.Error(), "never answer") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -75,7 +75,7 @@ func jailerArgs(firecracker string, c confinement) []string {
 			"--cgroup", fmt.Sprint("pids.max=", maxTasks))
 	case 2:
 		args = append(args, "--cgroup-version", "2", "--parent-cgroup", parent,
-			"--cgroup", fmt.Sprint("memory.max=", c.memory+overhead), "--cgroup", "memory.swap.max=0",
+			"--cgroup", fmt.Sprint("memory.max=", c.memory+overhead),
 			"--cgroup", fmt.Sprintf("cpu.max=%d %d", quota, period),
 			"--cgroup", fmt.Sprint("pids.max=", maxTasks))
 	}

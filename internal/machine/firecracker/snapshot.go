@@ -105,14 +105,16 @@ func (d *Driver) HasSnapshot() bool {
 
 // SaveSnapshot starts a browser machine, has warm bring it to the state to be
 // saved over its byte channel, saves it and ends it. The snapshot is kept once
-// a machine that was restored from it has answered: there are releases of
-// Firecracker whose restored guests never do (1.16.0). Idempotent: a snapshot
+// a machine that was restored from it has answered. Idempotent: a snapshot
 // that is there is kept. Snapshots with other keys are removed; machines that
 // were restored from them live on.
 func (d *Driver) SaveSnapshot(ctx context.Context, id string, warm func(context.Context, net.Conn) error) error {
 	final := d.snapshotDir()
 	if d.HasSnapshot() {
 		return nil
+	}
+	if !d.version.Restores() {
+		return fmt.Errorf("firecracker: snapshot: the machines that %s restores never answer: use another release, such as %s", d.version, Suggested)
 	}
 	fresh := final + ".new"
 	if err := os.RemoveAll(fresh); err != nil {

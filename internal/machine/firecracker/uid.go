@@ -20,11 +20,35 @@ type UIDs struct {
 	Count uint32 // how many machines there can be
 }
 
+// DefaultUIDs are in no range that systemd, containers or distributions give
+// away, nor among those of other drivers.
+func DefaultUIDs() UIDs { return UIDs{First: 1_900_100_000, Count: 4096} }
+
+// String is the range as ParseUIDs reads it: FIRST-LAST.
+func (u UIDs) String() string {
+	if u.Count == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d-%d", u.First, u.First+u.Count-1)
+}
+
+// ParseUIDs reads a range, FIRST-LAST.
+func ParseUIDs(text string) (UIDs, error) {
+	first, last, _ := strings.Cut(text, "-")
+	a, err1 := strconv.ParseUint(first, 10, 32)
+	b, err2 := strconv.ParseUint(last, 10, 32)
+	if err1 != nil || err2 != nil || b < a || b-a >= 1<<31 {
+		return UIDs{}, fmt.Errorf("%q is not a range of user ids, such as %s", text, DefaultUIDs())
+	}
+	u := UIDs{First: uint32(a), Count: uint32(b-a) + 1} //nolint:gosec // of 32 bits, as parsed
+	return u, u.check()
+}
+
 // check refuses ranges with ids that are somebody's.
 func (u UIDs) check() error {
 	const lowest = 1000 // below are the system's own users
 	if u.Count == 0 || u.First < lowest || u.First > 1<<31-1-u.Count {
-		return fmt.Errorf("firecracker: user ids %d to %d: give a range between %d and %d that nobody else uses", u.First, uint64(u.First)+uint64(u.Count), lowest, uint32(1<<31-1))
+		return fmt.Errorf("user ids %d to %d: give a range between %d and %d that nobody else uses", u.First, uint64(u.First)+uint64(u.Count), lowest, uint32(1<<31-1))
 	}
 	return nil
 }

@@ -49,6 +49,9 @@ func TestUsable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if v.Restores() == (text == "1.16.0") {
+			t.Errorf("%s restores: %v", v, v.Restores())
+		}
 		if err := v.Usable(); (err == nil) != want.usable || v.hasVsockOverride() != want.override || v.String() != text {
 			t.Errorf("%s: %v, override %v", v, err, v.hasVsockOverride())
 		}
@@ -180,7 +183,7 @@ func TestJailerArgs(t *testing.T) {
 	for groups, limits := range map[int]string{
 		0: "",
 		1: " --cgroup-version 1 --parent-cgroup anteroom --cgroup memory.limit_in_bytes=1140850688 --cgroup cpu.cfs_period_us=100000 --cgroup cpu.cfs_quota_us=150000 --cgroup pids.max=64",
-		2: " --cgroup-version 2 --parent-cgroup anteroom --cgroup memory.max=1140850688 --cgroup memory.swap.max=0 --cgroup cpu.max=150000 100000 --cgroup pids.max=64",
+		2: " --cgroup-version 2 --parent-cgroup anteroom --cgroup memory.max=1140850688 --cgroup cpu.max=150000 100000 --cgroup pids.max=64",
 	} {
 		c.groups = groups
 		if got := strings.Join(jailerArgs("/opt/firecracker", c), " "); got != common+limits+end {
@@ -301,6 +304,19 @@ func TestUIDs(t *testing.T) {
 	} {
 		if err := u.check(); (err == nil) != good {
 			t.Errorf("%+v: %v", u, err)
+		}
+	}
+}
+
+func TestParseUIDs(t *testing.T) {
+	for text, want := range map[string]UIDs{"1900100000-1900104095": DefaultUIDs(), "5000-5000": {First: 5000, Count: 1}} {
+		if got, err := ParseUIDs(text); err != nil || got != want || got.String() != text {
+			t.Errorf("%s: %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "5000", "5000-", "-5000", "6000-5000", "10-20", "0-4294967295", "5000-99999999999", "a-b", "5000-6000-7000"} {
+		if u, err := ParseUIDs(text); err == nil {
+			t.Errorf("%q is taken for %v", text, u)
 		}
 	}
 }

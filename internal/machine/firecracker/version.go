@@ -54,6 +54,10 @@ func (v Version) Usable() error {
 // path when it is loaded. Older releases refuse the whole request.
 func (v Version) hasVsockOverride() bool { return v.AtLeast(1, 16, 0) }
 
+// Restores says whether restored machines answer: those of 1.16.0 do not
+// (firecracker pull request 5958).
+func (v Version) Restores() bool { return v.AtLeast(1, 16, 1) || !v.AtLeast(1, 16, 0) }
+
 // versionLine is the first line that `firecracker --version` and
 // `jailer --version` print.
 var versionLine = regexp.MustCompile(`^(?:Firecracker|Jailer) v(\d{1,6})\.(\d{1,6})\.(\d{1,6})(?:-([0-9A-Za-z.+_-]{1,64}))?$`)
