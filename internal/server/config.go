@@ -33,7 +33,9 @@ type Config struct {
 
 	ImageDir string // where golden images are kept
 	Guest    string // path of the anteroom-guest program
+	Driver   string // what machines are made with: DriverAuto, DriverGVisor or DriverQEMU
 	Runsc    string // path of the runsc program
+	QEMU     string // path of the qemu-system-x86_64 program
 	Cold     bool   // no snapshot: every machine starts cold
 
 	Locale        string // of the machines, such as en_US
@@ -75,7 +77,9 @@ func Defaults() Config {
 		StateDir:      "/var/lib/anteroom",
 		ImageDir:      "/var/cache/anteroom",
 		Guest:         filepath.Join(bin, "anteroom-guest"),
+		Driver:        DriverAuto,
 		Runsc:         filepath.Join(bin, "runsc"),
+		QEMU:          "/usr/bin/qemu-system-x86_64",
 		Outward:       outwardDefaults(),
 		Locale:        "en_US",
 		Languages:     "en-US,en",

@@ -14,14 +14,14 @@ import (
 // canSignIn says whether a sign-in could be taken now: the database answers, the
 // service has taken over, and what machines are made from is there. It is asked
 // every few seconds: it starts nothing and hashes no image.
-func canSignIn(ctx context.Context, cfg Config, db *sqlite.DB, service *control.Service, golden image.Image) error {
+func canSignIn(ctx context.Context, cfg Config, driver string, db *sqlite.DB, service *control.Service, golden image.Image) error {
 	if _, err := db.Stats(ctx); err != nil {
 		return err
 	}
 	if err := service.Ready(); err != nil {
 		return err
 	}
-	if err := canMakeMachines(cfg, golden); err != nil {
+	if err := canMakeMachines(cfg, driver, golden); err != nil {
 		return fmt.Errorf("%w: %w", httpapi.ErrMachines, err)
 	}
 	return nil
@@ -29,8 +29,12 @@ func canSignIn(ctx context.Context, cfg Config, db *sqlite.DB, service *control.
 
 // canMakeMachines looks whether what machines are made from is still there and
 // whole, as far as its size tells.
-func canMakeMachines(cfg Config, golden image.Image) error {
-	if err := checkRunsc(cfg.Runsc); err != nil {
+func canMakeMachines(cfg Config, driver string, golden image.Image) error {
+	check, program := checkRunsc, cfg.Runsc
+	if driver == DriverQEMU {
+		check, program = checkQEMU, cfg.QEMU
+	}
+	if err := check(program); err != nil {
 		return err
 	}
 	info, err := os.Stat(golden.Path)
