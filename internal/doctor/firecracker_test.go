@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/anteroom/anteroom/internal/machine/firecracker"
+	"github.com/anteroom/anteroom/internal/server"
 )
 
 func TestFirecracker(t *testing.T) {
@@ -35,6 +36,15 @@ func TestFirecracker(t *testing.T) {
 		if err := firecracker.KVM(); err != nil { // nothing to run them on: they are not looked for
 			tt.status, tt.says = OK, []string{"not used", "KVM"}
 		}
+		cfg.Driver = server.DriverGVisor
+		if r := examine(t, cfg)["firecracker"]; r.Status != OK || !strings.Contains(r.Found, "not used") {
+			t.Errorf("%s, not asked for: %+v", tt.what, r)
+		}
+		cfg.Driver = server.DriverFirecracker
+		if r := examine(t, cfg)["firecracker"]; (r.Status == Missing) != (tt.status == Warning && tt.what != "restores nothing" || firecracker.KVM() != nil) {
+			t.Errorf("%s, asked for: %+v", tt.what, r)
+		}
+		cfg.Driver = server.DriverAuto
 		r := examine(t, cfg)["firecracker"]
 		if r.Status != tt.status {
 			t.Errorf("%s: %+v", tt.what, r)

@@ -17,7 +17,8 @@ import (
 	"github.com/anteroom/anteroom/internal/line"
 )
 
-// Time limits. They are for a host that is busy with ten machines at once.
+// Time limits. They are for a host that is busy with ten machines at once, and of
+// a driver that is Paced, its multiple of them.
 const (
 	openTimeout      = 30 * time.Second
 	configureTimeout = 60 * time.Second
@@ -130,6 +131,7 @@ type Machine struct {
 	logger   *slog.Logger
 
 	stop  context.CancelFunc
+	pace  time.Duration   // what time limits are multiplied by
 	ended <-chan struct{} // closed when the machine no longer runs or was let go
 	work  sync.WaitGroup
 	done  chan struct{} // closed when the machine no longer runs
@@ -152,7 +154,7 @@ func (m *Manager) attach(ctx context.Context, id string, ref json.RawMessage, se
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	mc := &Machine{
 		id: id, ref: ref, driver: m.driver, settings: settings, logger: m.logger.With("machine", id),
-		stop: stop, ended: run.Done(), done: make(chan struct{}), up: make(chan struct{}),
+		stop: stop, pace: time.Duration(PaceOf(m.driver)), ended: run.Done(), done: make(chan struct{}), up: make(chan struct{}),
 	}
 	first, err := mc.connect(ctx, run, before)
 	if err != nil {
@@ -199,7 +201,7 @@ func pause(run context.Context, d time.Duration) bool {
 // connect opens the line once, hands the guest's streams to the egress, and
 // configures the guest. The line lives as long as run does.
 func (mc *Machine) connect(ctx, run context.Context, before history) (*line.Line, error) {
-	opening, cancel := context.WithTimeout(ctx, openTimeout)
+	opening, cancel := context.WithTimeout(ctx, openTimeout*mc.pace)
 	defer cancel()
 	conn, err := mc.driver.Open(opening, mc.id, mc.ref)
 	if err != nil {
@@ -228,7 +230,7 @@ func (mc *Machine) connect(ctx, run context.Context, before history) (*line.Line
 
 // configure sends the configuration and checks the acknowledgement.
 func (mc *Machine) configure(ctx context.Context, client *guestapi.Client, before history) error {
-	ctx, cancel := context.WithTimeout(ctx, configureTimeout)
+	ctx, cancel := context.WithTimeout(ctx, configureTimeout*mc.pace)
 	defer cancel()
 	in := mc.settings.Configure
 	in.MachineID = mc.id

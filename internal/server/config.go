@@ -34,7 +34,9 @@ type Config struct {
 
 	ImageDir         string           // where golden images are kept
 	Guest            string           // path of the anteroom-guest program
+	Driver           string           // what machines are made with: one of Drivers
 	Runsc            string           // path of the runsc program
+	QEMU             string           // path of the qemu-system-x86_64 program
 	Firecracker      string           // path of the firecracker program
 	Jailer           string           // path of its jailer
 	FirecrackerUsers firecracker.UIDs // that its machines run as
@@ -79,7 +81,9 @@ func Defaults() Config {
 		StateDir:         "/var/lib/anteroom",
 		ImageDir:         "/var/cache/anteroom",
 		Guest:            filepath.Join(bin, "anteroom-guest"),
+		Driver:           DriverAuto,
 		Runsc:            filepath.Join(bin, "runsc"),
+		QEMU:             "/usr/bin/qemu-system-x86_64",
 		Firecracker:      "/usr/local/bin/firecracker",
 		Jailer:           "/usr/local/bin/jailer",
 		FirecrackerUsers: firecracker.DefaultUIDs(),
