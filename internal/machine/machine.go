@@ -48,7 +48,8 @@ type Created struct {
 // Driver makes machines. All methods may be called concurrently, for different
 // machines.
 type Driver interface {
-	// Name is the driver's name as stored in rows: "gvisor", "qemu".
+	// Name is the driver's name as stored in rows: "gvisor", "qemu",
+	// "firecracker".
 	Name() string
 	// Create starts the machine. After an error nothing of it is left; after
 	// ErrExists the machine that has the id is as it was. The machine outlives

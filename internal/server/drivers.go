@@ -160,6 +160,11 @@ func openDriver(ctx context.Context, cfg Config, golden image.Image, name string
 	case DriverQEMU:
 		return openQEMU(ctx, cfg, golden, only)
 	case DriverFirecracker:
+		if !only {
+			if err := firecracker.KVM(); err != nil {
+				return nil, err
+			}
+		}
 		return openFirecracker(ctx, cfg, golden)
 	}
 	return nil, fmt.Errorf("driver: there is no %q", name)

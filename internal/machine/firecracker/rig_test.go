@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -45,13 +44,7 @@ var programs = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// They run in a jail without libraries.
-	cmd := exec.Command("go", "build", "-o", filepath.Join(dir, "firecracker"), "../../../test/firecracker/fake")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return dir, fmt.Errorf("%w: %s", err, out)
-	}
-	return dir, os.Link(filepath.Join(dir, "firecracker"), filepath.Join(dir, "jailer"))
+	return dir, fctest.Build(dir)
 })
 
 var definition = sync.OnceValues(func() ([]byte, error) { return fctest.Fetch("../../../tools/firecracker-api") })

@@ -40,7 +40,7 @@ func ParseUIDs(text string) (UIDs, error) {
 	if err1 != nil || err2 != nil || b < a || b-a >= 1<<31 {
 		return UIDs{}, fmt.Errorf("%q is not a range of user ids, such as %s", text, DefaultUIDs())
 	}
-	u := UIDs{First: uint32(a), Count: uint32(b-a) + 1} //nolint:gosec // of 32 bits, as parsed
+	u := UIDs{First: uint32(a), Count: uint32(b-a) + 1}
 	return u, u.check()
 }
 

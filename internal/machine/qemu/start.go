@@ -17,6 +17,7 @@ import (
 
 	"github.com/anteroom/anteroom/internal/machine"
 	"github.com/anteroom/anteroom/internal/machine/cgroup"
+	"github.com/anteroom/anteroom/internal/machine/home"
 	"github.com/anteroom/anteroom/internal/machine/process"
 	"github.com/anteroom/anteroom/internal/machine/socket"
 )
@@ -127,11 +128,11 @@ func (d *Driver) arguments(f *descriptors, spec machine.Spec) ([]string, error) 
 	args = append(args, kernelFlags(f, files[0], files[1], commandLine(d.accelerator, string(spec.Kind)))...)
 	args = append(args, diskFlags(f, "image", files[2], false)...)
 	if spec.Kind == machine.CLI {
-		home, err := d.openHome(spec.Home)
+		disk, err := home.Open(spec.Home, d.cfg.HomeBytes)
 		if err != nil {
 			return nil, err
 		}
-		args = append(args, diskFlags(f, "home", home, true)...)
+		args = append(args, diskFlags(f, "home", disk, true)...)
 	}
 	for _, s := range [][2]string{{"line", lineSocket}, {"qmp", qmpSocket}} {
 		listener, err := d.listen(spec.ID, s[1])

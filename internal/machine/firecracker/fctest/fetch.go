@@ -14,6 +14,19 @@ import (
 // definition: its makers' own client.
 const definitionModule = "github.com/firecracker-microvm/firecracker-go-sdk"
 
+// Build makes the pretended programs, firecracker and jailer, in a directory. What
+// they do is for Settings.Install to say.
+func Build(dir string) error {
+	program := filepath.Join(dir, "firecracker")
+	// They run in a jail without libraries.
+	cmd := exec.Command("go", "build", "-o", program, "github.com/anteroom/anteroom/test/firecracker/fake")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the pretended Firecracker: %w: %s", err, out)
+	}
+	return os.Link(program, filepath.Join(dir, "jailer"))
+}
+
 // Fetch returns Firecracker's API definition, out of the module that the go.mod
 // in dir (tools/firecracker-api) pins, with its checksum. It is no part of this
 // repository.
