@@ -229,6 +229,17 @@ func TestConfinement(t *testing.T) {
 			// In its own mount namespace the jail is all there is.
 			t.Errorf("root %q, %v", root, err)
 		}
+		for _, space := range []string{"net", "ipc", "uts", "mnt", "pid"} {
+			own, err1 := os.Readlink("/proc/self/ns/" + space)
+			its, err2 := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", r.PID, space))
+			if err := errors.Join(err1, err2); err != nil || own == its {
+				t.Errorf("the %s namespace is the host's (%v)", space, err)
+			}
+		}
+		devices := textOf(t, fmt.Sprintf("/proc/%d/net/dev", r.PID))
+		if n := strings.Count(devices, "\n"); n != 2 || !strings.Contains(devices, "lo:") {
+			t.Errorf("network devices:\n%s", devices)
+		}
 		visible, err := os.ReadDir(fmt.Sprintf("/proc/%d/root", r.PID))
 		if err != nil {
 			t.Fatal(err)

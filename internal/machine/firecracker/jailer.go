@@ -101,6 +101,8 @@ func startJailed(ctx context.Context, jailer, firecracker string, c confinement,
 		// the next one could not know when it is safe to clear away. Firecracker
 		// itself is another process.
 		Pdeathsig: syscall.SIGKILL,
+		// Namespaces that Firecracker inherits: a network without devices.
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
 	}
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
