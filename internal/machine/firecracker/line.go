@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"time"
 
@@ -15,12 +16,16 @@ import (
 )
 
 const (
-	// answerTime is how long Firecracker may take to answer a CONNECT. Just
-	// after a restore the guest may not have seen yet that its old connections
-	// are gone; a request that happens to get the port of one of those is never
-	// answered (firecracker pull request 5688), and the next one gets another
-	// port.
+	// answerTime is how long Firecracker may take to answer the first CONNECT.
+	// Just after a restore the guest may not have seen yet that its old
+	// connections are gone; a request that happens to get the port of one of
+	// those is never answered (firecracker pull request 5688), and the next one
+	// gets another port.
 	answerTime = time.Second
+	// slower is by how much the next one may take longer, up to answerSlowest
+	// times: on a host that is very busy an answer may only be late.
+	slower        = 2
+	answerSlowest = 16
 	// dialAgain is the time between two tries.
 	dialAgain = 20 * time.Millisecond
 	// maxAnswer is the longest answer to a CONNECT: "OK 4294967295\n".
@@ -31,9 +36,10 @@ var errNoGuest = errors.New("nobody in the guest answers at its port")
 
 // dialGuest connects to a port of the guest through Firecracker's socket, which
 // dial connects to. It tries until ctx ends: a guest that boots, or has just
-// been restored, does not listen at once. One try takes at most patience.
+// been restored, does not listen at once. The first try takes at most patience;
+// each that was not answered lets the next one take longer.
 func dialGuest(ctx context.Context, dial func(context.Context) (net.Conn, error), port int, patience time.Duration) (net.Conn, error) {
-	for {
+	for most := patience * answerSlowest; ; {
 		conn, err := dial(ctx)
 		if err == nil {
 			if err = connectGuest(ctx, conn, port, patience); err == nil {
@@ -41,8 +47,11 @@ func dialGuest(ctx context.Context, dial func(context.Context) (net.Conn, error)
 			}
 			_ = conn.Close()
 		}
-		if errors.Is(err, machine.ErrGone) {
+		switch {
+		case errors.Is(err, machine.ErrGone):
 			return nil, err
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			patience = min(patience*slower, most)
 		}
 		timer := time.NewTimer(dialAgain)
 		select {

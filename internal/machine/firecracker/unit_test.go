@@ -156,6 +156,25 @@ func TestDialGuest(t *testing.T) {
 	}
 }
 
+// An answer that is late each time comes in time once there is enough of it.
+func TestDialGuestLate(t *testing.T) {
+	late := func(conn net.Conn) {
+		timer := time.NewTimer(100 * time.Millisecond)
+		defer timer.Stop()
+		<-timer.C
+		_, _ = io.WriteString(conn, "OK 1\n")
+	}
+	dial, asked := guests(t, late)
+	conn, err := dialGuest(limited(t), dial, linePort, 20*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	if n := len(asked()); n < 3 || n > 6 {
+		t.Errorf("it took %d tries", n)
+	}
+}
+
 func TestDialGuestEnds(t *testing.T) {
 	dial, _ := guests(t, never)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
