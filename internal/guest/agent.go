@@ -106,9 +106,9 @@ func Run(ctx context.Context, cfg Config) error {
 	defer func() { _ = proxy.Close() }()
 	if cfg.Kind == "browser" {
 		env := baseEnv(nil)
-		a.browser = &browser{env: env, logs: cfg.Logs, logger: logger}
+		a.browser = &browser{env: env, logs: cfg.Logs, logger: logger, virtual: cfg.Virtual}
 		defer a.browser.halt()
-		all.Go(func() { displayPrograms(ctx, env, cfg.Logs, logger) })
+		all.Go(func() { displayPrograms(ctx, cfg.Virtual, env, cfg.Logs, logger) })
 	}
 	a.keepLine(ctx)
 	if a.person != nil {

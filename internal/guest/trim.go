@@ -15,8 +15,8 @@ import (
 
 // What trimMemory takes at a time, and leaves alone, in bytes.
 const (
-	trimPiece   = 32 << 20
-	trimReserve = 96 << 20
+	trimPiece   = 8 << 20
+	trimReserve = 24 << 20
 )
 
 // trimMemory makes the machine's free memory zeros, which take no room in a

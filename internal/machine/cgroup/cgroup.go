@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -142,4 +143,51 @@ func Enter(id string, pid int) error {
 		return fmt.Errorf("cgroups: the machine %s has none", id)
 	}
 	return nil
+}
+
+// Usage is the processor time that a machine has used, and the memory that it
+// holds, without what could be dropped at once, in bytes.
+func Usage(id string) (cpu time.Duration, memory int64, err error) {
+	var at unix.Statfs_t
+	if err := unix.Statfs(Root, &at); err != nil {
+		return 0, 0, fmt.Errorf("cgroups: %w", err)
+	}
+	files := usageFiles{cpu: "cpuacct" + Path(id) + "/cpuacct.usage", unit: time.Nanosecond, memory: "memory" + Path(id) + "/memory.stat", held: "rss"}
+	if at.Type == unix.CGROUP2_SUPER_MAGIC {
+		files = usageFiles{cpu: Path(id) + "/cpu.stat", used: "usage_usec", unit: time.Microsecond, memory: Path(id) + "/memory.stat", held: "anon"}
+	}
+	used, err := number(filepath.Join(Root, files.cpu), files.used)
+	if err != nil {
+		return 0, 0, fmt.Errorf("cgroups: %w", err)
+	}
+	held, err := number(filepath.Join(Root, files.memory), files.held)
+	if err != nil {
+		return 0, 0, fmt.Errorf("cgroups: %w", err)
+	}
+	return time.Duration(used) * files.unit, held, nil
+}
+
+// usageFiles say where a kernel counts, and as what.
+type usageFiles struct {
+	cpu, used    string
+	unit         time.Duration
+	memory, held string
+}
+
+// number reads the number behind a name in a file of the kernel's, or the only
+// number in it if name is empty.
+func number(file, name string) (int64, error) {
+	all, err := words(file)
+	if err != nil {
+		return 0, err
+	}
+	if name == "" && len(all) == 1 {
+		return strconv.ParseInt(all[0], 10, 64)
+	}
+	for i := 0; i+1 < len(all); i += 2 {
+		if all[i] == name {
+			return strconv.ParseInt(all[i+1], 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("%s has no %q", file, name)
 }

@@ -126,11 +126,13 @@ func TestConformance(t *testing.T) {
 				fs.ErrNotExist:      func(t *testing.T) machine.Driver { return withoutImage(t, cfg) },
 			},
 			NoSnapshot: func(t *testing.T) machine.Driver { return damaged(t, cfg, d, damage) },
+			OtherKey:   func(t *testing.T) machine.Driver { return otherKey(t, cfg, d) },
+			Usage:      usage(d),
+			Creator:    func(t *testing.T, id string) *exec.Cmd { return creator(t, cfg, id) },
 			Exec:       func(t *testing.T, id, command string) string { return inside(t, d, id, command) },
 		}
 	})
 	t.Run("a snapshot that cannot be restored", func(t *testing.T) { testUnrestorable(t, cfg, d) })
-	t.Run("a creator is killed", func(t *testing.T) { testCreatorKilled(t, cfg) })
 	t.Run("a snapshot is kept, and made again when damaged", func(t *testing.T) { testSnapshotAgain(t, cfg, d) })
 }
 
@@ -392,4 +394,31 @@ func inside(t *testing.T, d *Driver, id, command string) string {
 		t.Fatalf("%s: %v: %s", command, err, out)
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// otherKey is a driver with d's snapshot in the place of one with other settings.
+func otherKey(t *testing.T, cfg Config, d *Driver) *Driver {
+	t.Helper()
+	cfg.StateDir = filepath.Join(t.TempDir(), "gvisor")
+	other := newDriver(t, cfg)
+	other.UseSnapshot("others")
+	if err := os.CopyFS(other.snapshotDir(), os.DirFS(d.snapshotDir())); err != nil {
+		t.Fatal(err)
+	}
+	return other
+}
+
+// usage is what a machine's control groups count, where there are any.
+func usage(d *Driver) func(t *testing.T, id string) (time.Duration, int64) {
+	if !d.cgroups {
+		return nil
+	}
+	return func(t *testing.T, id string) (time.Duration, int64) {
+		t.Helper()
+		cpu, memory, err := cgroup.Usage(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cpu, memory
+	}
 }

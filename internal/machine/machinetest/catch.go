@@ -92,7 +92,7 @@ func testCatch(t *testing.T, s Setup) {
 		{"another device", perlSays(`open(F, "+<", "/dev/net/tun"); $r = pack("a16Sx22", "tun9", 0x1001); ioctl(F, 0x400454ca, $r)`), "Operation not permitted"},
 		{"packets of one's own", perlSays(`use Socket; socket(S, PF_INET, SOCK_RAW, 1)`), "Operation not permitted"},
 	} {
-		if got := person(t, client, test.command); got != test.want {
+		if got := person(limited(t, s.Driver), t, client, test.command); got != test.want {
 			t.Errorf("%s: %q, want %q", test.what, got, test.want)
 		}
 	}
@@ -117,11 +117,9 @@ func perlSays(script string) string { return fmt.Sprintf(`perl -e '%s or print $
 
 // person runs a shell command as the person in a CLI machine, with the proxy
 // variables that it gets set.
-func person(t *testing.T, client *guestapi.Client, command string) string {
+func person(ctx context.Context, t *testing.T, client *guestapi.Client, command string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	result, err := client.Run(ctx, guestapi.RunRequest{Argv: []string{"sh", "-c", command}, Timeout: "30s"})
+	result, err := client.Run(ctx, guestapi.RunRequest{Argv: []string{"sh", "-c", command}, Timeout: "2m"})
 	if err != nil {
 		t.Fatalf("%s: %v", command, err)
 	}

@@ -14,6 +14,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"slices"
 	"testing"
 	"time"
@@ -52,6 +53,17 @@ type Setup struct {
 	Refusing map[error]func(t *testing.T) machine.Driver
 	// NoSnapshot is a driver whose snapshot is damaged.
 	NoSnapshot func(t *testing.T) machine.Driver
+	// OtherKey is a driver in whose snapshot's place there is a whole one of
+	// something else.
+	OtherKey func(t *testing.T) machine.Driver
+	// Usage is the processor time that a machine has used on its host, and the
+	// memory that it holds there, in bytes, of which Overhead may be beside its own.
+	// Nil where this host does not let machines be limited.
+	Usage    func(t *testing.T, id string) (cpu time.Duration, memory int64)
+	Overhead int64
+	// Creator is a program that makes a browser machine with this id over the same
+	// state directory: it writes the lines "begins" and "made", and waits.
+	Creator func(t *testing.T, id string) *exec.Cmd
 	// Exec runs a shell command as root inside a machine.
 	Exec func(t *testing.T, id, command string) string
 }
@@ -72,6 +84,9 @@ func Run(t *testing.T, setup func(t *testing.T) Setup) {
 		"catches all":                  testCatch,
 		"a cli machine keeps its home": testHome,
 		"leaves nothing behind":        testTrace,
+		"limits":                       testLimits,
+		"a snapshot of something else": testOtherKey,
+		"a creator is killed":          testKilledCreator,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, s) })
 	}
@@ -376,13 +391,25 @@ func testNoSnapshot(t *testing.T, s Setup) {
 	}
 }
 
+// rounds is how many machines come and go without leaving anything.
+const rounds = 20
+
 func testTrace(t *testing.T, s Setup) {
 	if s.Trace == nil {
 		t.Skip("this driver holds nothing outside of this process")
 	}
 	before := s.Trace(t)
+	for range rounds {
+		id := newID()
+		if _, err := s.Driver.Create(limited(t, s.Driver), machine.Spec{ID: id, Kind: machine.Browser}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Driver.Destroy(limited(t, s.Driver), id); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for i := range 2 {
-		t.Run(fmt.Sprint("round ", i+1), func(t *testing.T) {
+		t.Run(fmt.Sprint("configured ", i+1), func(t *testing.T) {
 			id, created := create(t, s.Driver, machine.Spec{Kind: machine.Browser})
 			client, _ := guest(t, s.Driver, id, created.Ref)
 			configure(t, s, client, id, machine.Browser)

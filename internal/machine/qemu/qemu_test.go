@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -16,7 +15,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -28,9 +26,15 @@ import (
 	"github.com/anteroom/anteroom/internal/machine"
 	"github.com/anteroom/anteroom/internal/machine/cgroup"
 	"github.com/anteroom/anteroom/internal/machine/machinetest"
-	"github.com/anteroom/anteroom/internal/machine/snapshot"
 	"github.com/anteroom/anteroom/internal/machine/socket"
 )
+
+func TestMain(m *testing.M) {
+	if os.Getenv(creatorEnv) != "" {
+		os.Exit(creatorMain())
+	}
+	os.Exit(m.Run())
+}
 
 // realConfig is a configuration with the image that the repository's build has
 // made. Root without it is an error: a suite that leaves its machines out in
@@ -220,7 +224,10 @@ func TestConformance(t *testing.T) {
 				fs.ErrNotExist:      func(t *testing.T) machine.Driver { return withoutImage(t, cfg) },
 			},
 			NoSnapshot: func(t *testing.T) machine.Driver { return damaged(t, cfg, d, damage) },
-			Exec:       func(t *testing.T, id, command string) string { return inside(t, d, id, command) },
+			OtherKey:   func(t *testing.T) machine.Driver { return otherKey(t, cfg, d) },
+			Usage:      usage(d), Overhead: overhead,
+			Creator: func(t *testing.T, id string) *exec.Cmd { return creator(t, cfg, id) },
+			Exec:    func(t *testing.T, id, command string) string { return inside(t, d, id, command) },
 		}
 	})
 }
@@ -404,7 +411,32 @@ func damage(t *testing.T, dir string) {
 	}
 }
 
-var _ = []any{errors.New, sync.Mutex{}, snapshot.ManifestFile}
+// otherKey is a driver with d's snapshot in the place of one with other settings.
+func otherKey(t *testing.T, cfg Config, d *Driver) *Driver {
+	t.Helper()
+	cfg.StateDir = filepath.Join(t.TempDir(), "qemu")
+	other := newDriver(t, cfg)
+	other.UseSnapshot("others")
+	if err := os.CopyFS(other.snapshotDir(), os.DirFS(d.snapshotDir())); err != nil {
+		t.Fatal(err)
+	}
+	return other
+}
+
+// usage is what a machine's control groups count, where there are any.
+func usage(d *Driver) func(t *testing.T, id string) (time.Duration, int64) {
+	if !d.cgroups {
+		return nil
+	}
+	return func(t *testing.T, id string) (time.Duration, int64) {
+		t.Helper()
+		cpu, memory, err := cgroup.Usage(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cpu, memory
+	}
+}
 
 func devState(t *testing.T) string {
 	if s := os.Getenv("QSTATE"); s != "" {
