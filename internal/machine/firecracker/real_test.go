@@ -23,6 +23,7 @@ import (
 	"github.com/anteroom/anteroom/internal/image"
 	"github.com/anteroom/anteroom/internal/line"
 	"github.com/anteroom/anteroom/internal/machine"
+	"github.com/anteroom/anteroom/internal/machine/cgroup"
 	"github.com/anteroom/anteroom/internal/machine/machinetest"
 )
 
@@ -219,10 +220,23 @@ func TestConformance(t *testing.T) {
 		s := setup(cfg, d)
 		s.Build = build
 		s.Refusing[machine.ErrDiskFull] = func(t *testing.T) machine.Driver { return newDriver(t, fullDisk(t, cfg)) }
+		if d.groups != 0 {
+			s.Usage, s.Overhead = usage, overhead
+		}
 		s.Exec = func(t *testing.T, id, command string) string { return inside(t, d, id, command) }
 		return s
 	})
 	t.Run("clones share the snapshot's memory", func(t *testing.T) { testShared(t, d) })
+}
+
+// usage is what a machine takes of its host.
+func usage(t *testing.T, id string) (time.Duration, int64) {
+	t.Helper()
+	cpu, memory, err := cgroup.Usage(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cpu, memory
 }
 
 // fullDisk is a configuration whose state directory is on a small disk.

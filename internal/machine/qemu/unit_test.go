@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -199,39 +198,5 @@ func TestTakeUID(t *testing.T) {
 	uid, err := d.takeUID("machine3")
 	if err != nil || !slices.Equal(append(ids, uid), []int{1000, 1001, 1002, 1001}) {
 		t.Errorf("%v, then %d, %v", ids, uid, err)
-	}
-}
-
-func TestHome(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "home")
-	if err := os.MkdirAll(filepath.Join(dir, "below"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	const note = "what was there before, in another kind of machine"
-	if err := os.WriteFile(filepath.Join(dir, "below", "note"), []byte(note), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	d := &Driver{cfg: Config{HomeBytes: 256 << 20}}
-	f, err := d.openHome(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = f.Close() }()
-	content, err := os.ReadFile(dir + homeSuffix)
-	if err != nil || int64(len(content)) != d.cfg.HomeBytes || !strings.Contains(string(content), note) {
-		t.Errorf("%d bytes, %v; what was there must be in it", len(content), err)
-	}
-	again, err := d.openHome(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = again.Close() }()
-	one, err1 := f.Stat()
-	two, err2 := again.Stat()
-	if err1 != nil || err2 != nil || !os.SameFile(one, two) {
-		t.Error("it was made again")
-	}
-	if _, err := d.openHome(filepath.Join(dir, "nothing", "here")); err == nil {
-		t.Error("a home in a directory that is not there")
 	}
 }
