@@ -90,6 +90,7 @@ type Driver struct {
 	groups      int      // version of the host's control groups; 0: none that limit
 	groupsNote  string
 	settings    string // see UseSnapshot
+	proveTime   time.Duration
 
 	mu       sync.Mutex          // guards what follows, and the ids below machines/
 	conns    map[string]net.Conn // the channel to each machine that was opened last
@@ -136,7 +137,7 @@ func New(ctx context.Context, cfg Config) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Driver{cfg: cfg, version: version, conns: map[string]net.Conn{}, verdicts: map[string]error{}}
+	d := &Driver{cfg: cfg, version: version, proveTime: proveTime * time.Duration(cfg.Pace), conns: map[string]net.Conn{}, verdicts: map[string]error{}}
 	if d.program, err = filepath.EvalSymlinks(cfg.Firecracker); err != nil {
 		return nil, fmt.Errorf("firecracker: %w", err)
 	}

@@ -31,11 +31,14 @@ func TestMain(m *testing.M) {
 		os.Exit(creatorMain())
 	}
 	code := m.Run()
-	if dir, err := programs(); err == nil {
-		_ = os.RemoveAll(dir)
+	if programsDir != "" {
+		_ = os.RemoveAll(programsDir)
 	}
 	os.Exit(code)
 }
+
+// programsDir is where programs has put them, if it was asked.
+var programsDir string
 
 // programs are the pretended firecracker and jailer, in a directory of this
 // process.
@@ -44,6 +47,7 @@ var programs = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	programsDir = dir
 	return dir, fctest.Build(dir)
 })
 

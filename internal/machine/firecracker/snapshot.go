@@ -239,7 +239,7 @@ func digHoles(path string) error {
 
 // prove restores a machine from a snapshot and waits for its agent.
 func (d *Driver) prove(ctx context.Context, id, dir string) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, d.paced(proveTime))
+	ctx, cancel := context.WithTimeout(ctx, d.proveTime)
 	defer cancel()
 	created, err := d.createFrom(ctx, machine.Spec{ID: id, Kind: machine.Browser}, source{snapshot: dir})
 	if err != nil {
