@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -151,6 +152,49 @@ func TestRounds(t *testing.T) {
 			t.Fatalf("round %d: %v", i, err)
 		}
 	}
+	if after := trace(t, cfg.StateDir); !slices.Equal(before, after) {
+		t.Errorf("before: %q\nafter:  %q", before, after)
+	}
+}
+
+// Machines that are made and destroyed at once do not get in each other's way.
+func TestAtOnce(t *testing.T) {
+	cfg := pretended(t, settings("1.16.2"))
+	d := newDriver(t, cfg)
+	save(t, d)
+	before := trace(t, cfg.StateDir)
+	var mu sync.Mutex // guards users
+	users := map[string]string{}
+	var work sync.WaitGroup
+	for i := range 8 {
+		id := newID(400 + i)
+		work.Go(func() {
+			created, err := d.Create(context.Background(), machine.Spec{ID: id, Kind: machine.Browser, Cold: i%2 == 0})
+			if err != nil {
+				t.Errorf("%s: %v", id, err)
+				return
+			}
+			user, err := os.ReadFile(filepath.Join(d.machineDir(id), uidFile))
+			mu.Lock()
+			if other := users[string(user)]; other != "" || err != nil {
+				t.Errorf("%s has the user %s, like %s (%v)", id, user, other, err)
+			}
+			users[string(user)] = id
+			mu.Unlock()
+			if _, err := d.Open(context.Background(), id, created.Ref); err != nil {
+				t.Errorf("%s: %v", id, err)
+			}
+		})
+	}
+	work.Wait()
+	for i := range 8 {
+		work.Go(func() {
+			if err := d.Destroy(context.Background(), newID(400+i)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	work.Wait()
 	if after := trace(t, cfg.StateDir); !slices.Equal(before, after) {
 		t.Errorf("before: %q\nafter:  %q", before, after)
 	}
