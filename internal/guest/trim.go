@@ -15,8 +15,8 @@ import (
 
 // What trimMemory takes at a time, and leaves alone, in bytes.
 const (
-	trimPiece   = 8 << 20
-	trimReserve = 24 << 20
+	trimPiece   = 4 << 20
+	trimReserve = 40 << 20
 )
 
 // trimMemory makes the machine's free memory zeros, which take no room in a
@@ -27,6 +27,17 @@ func trimMemory() error {
 	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0); err != nil {
 		return fmt.Errorf("dropping caches: %w", err)
 	}
+	// What the kernel keeps free for itself is less meanwhile, or it would end
+	// somebody for the lack of it: this process first.
+	const spare = "/proc/sys/vm/min_free_kbytes"
+	before, err := os.ReadFile(spare)
+	if err != nil {
+		return fmt.Errorf("the kernel's reserve: %w", err)
+	}
+	if err := os.WriteFile(spare, []byte("8192"), 0); err != nil {
+		return fmt.Errorf("the kernel's reserve: %w", err)
+	}
+	defer func() { _ = os.WriteFile(spare, before, 0) }()
 	var taken [][]byte
 	defer func() {
 		for _, piece := range taken {

@@ -89,7 +89,12 @@ func Make(id string, l Limits) error {
 		"memory": {{"memory.limit_in_bytes", fmt.Sprint(l.Memory)}},
 		"cpu":    {{"cpu.cfs_period_us", fmt.Sprint(period)}, {"cpu.cfs_quota_us", fmt.Sprint(quota)}},
 		"pids":   {{"pids.max", fmt.Sprint(l.PIDs)}},
+		// Limits nothing; see Usage.
+		"cpuacct": {},
 	} {
+		if _, err := os.Stat(filepath.Join(Root, controller)); errors.Is(err, fs.ErrNotExist) {
+			continue // this host has no such controller
+		}
 		dir := filepath.Join(Root, controller, Path(id))
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return fmt.Errorf("cgroups: %w", err)
