@@ -24,12 +24,12 @@ format() {
 modules() {
   local dir
   go mod verify || return
-  for dir in . tools/runsc tools/dev; do
+  for dir in . tools/runsc tools/dev tools/firecracker-api; do
     (cd "$dir" && GOFLAGS='' go mod tidy -diff) || return
   done
 }
 
-shell_scripts() { tracked '*.sh' .ci/run | xargs -0 shellcheck --external-sources --source-path=SCRIPTDIR; }
+shell_scripts() { tracked '*.sh' .ci/run test/firecracker-in-qemu | xargs -0 shellcheck --external-sources --source-path=SCRIPTDIR; }
 
 # refuse PATTERN REASON [PATHSPEC...]: no tracked file may have such a line.
 refuse() {

@@ -146,6 +146,7 @@ if ((skipped)); then
   say ""
   say "Skipped:"
   cat "$logs"/{unit,machines}.json 2>/dev/null | sed -n 's/.*"Action":"skip","Package":"\([^"]*\)","Test":"\([^"]*\)".*/  \1 \2/p' >&2
+  cat "$logs"/{unit,machines}.json 2>/dev/null | sed -n 's/.*"Output":"[^"]*\(SKIPPED: [^"\\]*\).*/  \1/p' >&2
 fi
 say ""
 took=$(seconds_since "$began")

@@ -12,11 +12,11 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/anteroom/anteroom/internal/buildinfo"
 	"github.com/anteroom/anteroom/internal/guest"
+	"github.com/anteroom/anteroom/internal/guest/boot"
 )
 
 func main() {
@@ -24,17 +24,27 @@ func main() {
 }
 
 func run(args []string) int {
-	if name := filepath.Base(args[0]); name != "anteroom-guest" {
-		return guest.HookMain(args)
+	switch filepath.Base(args[0]) {
+	case "anteroom-guest":
+		return command(args)
+	case "init": // in a virtual machine's initrd
+		fmt.Fprintln(os.Stderr, "anteroom-guest:", boot.Main())
+		return 1
 	}
+	return guest.HookMain(args)
+}
+
+func command(args []string) int {
 	if len(args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: anteroom-guest init|agent --kind browser|cli --line unix:PATH, or anteroom-guest build")
+		fmt.Fprintln(os.Stderr, "usage: anteroom-guest init|vm|agent --kind browser|cli --line unix:PATH|virtio:NAME|vsock:PORT|vsock-listen:PORT, or anteroom-guest build")
 		return 2
 	}
 	var err error
 	switch args[1] {
 	case "init":
 		err = guest.Init(args[0], args[2:])
+	case "vm":
+		err = guest.InitVM(args[0], args[2:])
 	case "agent":
 		err = agent(args[2:])
 	case "build": // asked by the host, which must be of the same
@@ -52,20 +62,21 @@ func run(args []string) int {
 func agent(args []string) error {
 	flags := flag.NewFlagSet("agent", flag.ContinueOnError)
 	kind := flags.String("kind", "", "browser or cli")
-	address := flags.String("line", "", "where the host is: unix:PATH")
+	address := flags.String("line", "", "where the host is: unix:PATH, virtio:NAME, vsock:PORT or vsock-listen:PORT")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	path, ok := strings.CutPrefix(*address, "unix:")
-	if !ok {
-		return fmt.Errorf("--line %q: only unix:PATH is known", *address)
+	dial, virtual, err := guest.Reach(*address)
+	if err != nil {
+		return err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	return guest.Run(ctx, guest.Config{
-		Kind:  *kind,
-		Dial:  guest.DialUnix(path),
-		Build: buildinfo.ID(),
-		Logs:  os.Stdout,
+		Kind:    *kind,
+		Dial:    dial,
+		Virtual: virtual,
+		Build:   buildinfo.ID(),
+		Logs:    os.Stdout,
 	})
 }

@@ -50,7 +50,7 @@ Needs root and the golden image (anteroom image build).`,
 	}
 	s.Flags(cmd.Flags(), "listen", "tls-cert", "tls-key", "acme-domain", "behind-proxy", "hosts", "media-address", "media-public",
 		"upstreams", "upstreams-file",
-		"ca-files", "providers-dir", "image-dir", "guest", "runsc", "locale", "languages", "session-time",
+		"ca-files", "providers-dir", "image-dir", "guest", "driver", "runsc", "qemu", "locale", "languages", "session-time",
 		"machine-memory", "machine-cpus", "min-free-memory", "log-format", "log-level")
 	cmd.Flags().StringVar(&home, "home", "", "home `directory` to write to (default: where the user who started this has the tool keep its files)")
 	cmd.Flags().BoolVar(&force, "force", false, "replace a sign-in that is there already")

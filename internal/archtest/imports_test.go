@@ -21,12 +21,12 @@ const module = "github.com/anteroom/anteroom/"
 // layers are the packages below internal, from the lowest. A package imports
 // only what is in a lower layer than its own.
 var layers = [][]string{
-	{"hostname"},
+	{"hostname", "line/serial", "machine/process", "machine/cgroup", "machine/snapshot", "machine/socket", "machine/home"},
 	{"buildinfo", "session", "provider", "line", "steps", "egress", "web"},
 	{"guestapi", "guest/catch", "guest/rfb", "image", "screen/vp8", "screen/vp8/vp8test"},
-	{"guest", "screen", "machine", "store", "localhome"},
-	{"machine/gvisor", "machine/fake", "machine/machinetest", "store/sqlite", "store/storetest", "vault", "client"},
-	{"stream", "ways"},
+	{"guest", "screen", "machine", "machine/firecracker/fcapi", "store", "localhome"},
+	{"guest/boot", "machine/gvisor", "machine/qemu", "machine/fake", "machine/machinetest", "store/sqlite", "store/storetest", "vault", "client"},
+	{"machine/firecracker", "machine/firecracker/fctest", "stream", "ways"},
 	{"control", "stream/rtc"},
 	{"httpapi"},
 	{"server"},
@@ -35,13 +35,15 @@ var layers = [][]string{
 
 // never are packages that others must not reach, also not through a third.
 var never = map[string][]string{
-	"internal/machine":        {"internal/store", "internal/vault", "internal/control"},
-	"internal/machine/gvisor": {"internal/store", "internal/vault", "internal/control"},
-	"internal/guest":          {"internal/store", "internal/vault", "internal/control", "internal/machine", "internal/egress"},
-	"internal/screen":         {"internal/store", "internal/vault", "internal/control", "internal/machine", "internal/egress"},
-	"cmd/anteroom-guest":      {"internal/screen", "internal/store", "internal/vault", "internal/control", "internal/machine", "internal/egress"},
-	"internal/egress":         {"internal/store", "internal/vault"},
-	"internal/httpapi":        {"internal/vault", "internal/store/sqlite", "internal/machine/gvisor"},
+	"internal/machine":             {"internal/store", "internal/vault", "internal/control"},
+	"internal/machine/gvisor":      {"internal/store", "internal/vault", "internal/control"},
+	"internal/machine/firecracker": {"internal/store", "internal/vault", "internal/control"},
+	"internal/machine/qemu":        {"internal/store", "internal/vault", "internal/control"},
+	"internal/guest":               {"internal/store", "internal/vault", "internal/control", "internal/machine", "internal/egress"},
+	"internal/screen":              {"internal/store", "internal/vault", "internal/control", "internal/machine", "internal/egress"},
+	"cmd/anteroom-guest":           {"internal/screen", "internal/store", "internal/vault", "internal/control", "internal/machine", "internal/egress"},
+	"internal/egress":              {"internal/store", "internal/vault"},
+	"internal/httpapi":             {"internal/vault", "internal/store/sqlite", "internal/machine/gvisor", "internal/machine/qemu"},
 }
 
 // imports are the imports of every package of this module that is no test, by

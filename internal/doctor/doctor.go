@@ -49,7 +49,7 @@ func Examine(ctx context.Context, cfg server.Config) []Result {
 	}{
 		{"root", e.root}, {"platform", e.platform}, {"kernel", e.kernel}, {"namespaces", e.namespaces},
 		{"memory", e.memory}, {"swap", e.swap}, {"cgroups", e.cgroups}, {"clock", e.clock},
-		{"runsc", e.runsc}, {"anteroom-guest", e.guest}, {"golden image", e.goldenImage}, {"build programs", e.buildPrograms},
+		{"runsc", e.runsc}, {"firecracker", e.firecracker}, {"anteroom-guest", e.guest}, {"golden image", e.goldenImage}, {"build programs", e.buildPrograms}, {"driver", e.driver},
 		{"state directory", e.state}, {"database", e.database}, {"root key", e.rootKey}, {"snapshot", e.snapshot}, {"disk", e.disk}, {"homes", e.homes},
 		{"listen", e.listen}, {"certificate", e.certificate}, {"CA files", e.caFiles},
 		{"provider files", e.providers}, {"egress", e.egress}, {"programs without proxy", e.proxyless},

@@ -15,7 +15,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 
-	"github.com/anteroom/anteroom/internal/machine/gvisor"
+	"github.com/anteroom/anteroom/internal/machine/cgroup"
 )
 
 // oldestKernel is what gVisor's systrap platform needs.
@@ -126,7 +126,7 @@ func (e *exam) swap(context.Context) Result {
 }
 
 func (e *exam) cgroups(context.Context) Result {
-	if enforced, why := gvisor.Cgroups(); !enforced {
+	if enforced, why := cgroup.Probe(); !enforced {
 		return warning(why, "give this system writable cgroups; without them one machine can take all the memory and CPU of the host")
 	}
 	return ok("machines' memory and CPU are limited")

@@ -126,10 +126,10 @@ func (e *exam) egress(ctx context.Context) Result {
 	return warning("not reached: "+strings.Join(bad, ", "), "their tools cannot sign in from here: check the firewall, or configure an upstream")
 }
 
-// proxyless says, of each driver, whether programs that ignore the proxy
+// proxyless says whether programs that ignore the proxy
 // variables reach the egress too.
 func (e *exam) proxyless(context.Context) Result {
-	return ok("gvisor: caught, by a TUN device of the sandbox's own kernel; this computer needs none for it")
+	return ok("caught, by a TUN device of the machine's own kernel, gVisor's or a virtual machine's; this computer needs none for it")
 }
 
 func (e *exam) providerHosts() []string {

@@ -32,6 +32,9 @@ func (e *exam) runsc(ctx context.Context) Result {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, e.cfg.Runsc, "--version").Output()
+	if err != nil && (e.cfg.Driver == server.DriverQEMU || e.cfg.Driver == server.DriverFirecracker) {
+		return ok("not needed with " + e.cfg.Driver)
+	}
 	if err != nil {
 		return missing(fmt.Sprintf("%s does not run: %v", e.cfg.Runsc, err), "make build builds it; --runsc says where it is")
 	}
@@ -69,6 +72,19 @@ func (e *exam) buildPrograms(context.Context) Result {
 		return warning("not found: "+strings.Join(lacking, ", "), "make setup installs them; they are needed only to build the image anew")
 	}
 	return missing("not found: "+strings.Join(lacking, ", "), "make setup installs them; the image cannot be built without")
+}
+
+// driver says what machines would be made with, and tries whether a guest boots on
+// KVM where that decides it.
+func (e *exam) driver(ctx context.Context) Result {
+	if !e.image {
+		return ok(e.cfg.Driver + "; what it comes to shows once there is a golden image")
+	}
+	name, why, err := server.ExplainDriver(ctx, e.cfg)
+	if err != nil {
+		return missing(err.Error(), "mend what it says, or choose another with --driver ("+strings.Join(server.Drivers(), ", ")+")")
+	}
+	return ok(name + ": " + why)
 }
 
 func (e *exam) state(context.Context) Result {
@@ -170,11 +186,11 @@ func (e *exam) snapshot(context.Context) Result {
 	if e.cfg.Cold {
 		return warning("the settings say that machines start cold", "leave out --cold: a restored machine is there in about a second")
 	}
-	found, err := filepath.Glob(filepath.Join(e.cfg.StateDir, "gvisor/snapshots/browser-*/checkpoint.img"))
+	found, err := filepath.Glob(filepath.Join(e.cfg.StateDir, "*/snapshots/browser-*/manifest.json"))
 	if err != nil || len(found) == 0 {
 		return ok("will be saved at the next start, which takes some seconds longer")
 	}
-	return ok("there is one; it is saved anew if image, runsc, CPU or settings have changed")
+	return ok("there is one; it is saved anew if image, driver, CPU or settings have changed")
 }
 
 func (e *exam) disk(context.Context) Result {

@@ -14,7 +14,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -25,10 +24,12 @@ import (
 
 // Config is what the agent is told on its command line.
 type Config struct {
-	Kind  string // "browser" or "cli"
-	Dial  func(context.Context) (net.Conn, error)
-	Build string // must equal the host's
-	Logs  io.Writer
+	Kind string // "browser" or "cli"
+	Dial func(context.Context) (net.Conn, error)
+	// Virtual says that the machine has a kernel and memory of its own.
+	Virtual bool
+	Build   string // must equal the host's
+	Logs    io.Writer
 }
 
 // Agent is the one agent of a machine.
@@ -105,9 +106,9 @@ func Run(ctx context.Context, cfg Config) error {
 	defer func() { _ = proxy.Close() }()
 	if cfg.Kind == "browser" {
 		env := baseEnv(nil)
-		a.browser = &browser{env: env, logs: cfg.Logs, logger: logger}
+		a.browser = &browser{env: env, logs: cfg.Logs, logger: logger, virtual: cfg.Virtual}
 		defer a.browser.halt()
-		all.Go(func() { displayPrograms(ctx, env, cfg.Logs, logger) })
+		all.Go(func() { displayPrograms(ctx, cfg.Virtual, env, cfg.Logs, logger) })
 	}
 	a.keepLine(ctx)
 	if a.person != nil {
@@ -133,10 +134,10 @@ func prepareDirs() error {
 			return fmt.Errorf("preparing %s: %w", dir, err)
 		}
 	}
-	if err := os.Chmod("/tmp/.X11-unix", 0o1777); err != nil {
+	if err := os.Chmod("/tmp/.X11-unix", os.ModeSticky|0o777); err != nil {
 		return err
 	}
-	return os.Chmod("/tmp", 0o1777)
+	return os.Chmod("/tmp", os.ModeSticky|0o777)
 }
 
 // keepLine dials the host, serves what it asks, and dials again, until ctx ends.
@@ -195,11 +196,4 @@ func (a *Agent) dialHost(ctx context.Context) (net.Conn, error) {
 		return nil, line.ErrClosed
 	}
 	return l.Dial(ctx)
-}
-
-// DialUnix returns a dial function for a line that is a unix socket at path.
-func DialUnix(path string) func(context.Context) (net.Conn, error) {
-	return func(ctx context.Context) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Clean(path))
-	}
 }

@@ -48,9 +48,10 @@ type browserSettings struct {
 // browser is the machine's Chromium. One goroutine at a time may call start
 // and open; the agent's mutex sees to it.
 type browser struct {
-	env    []string
-	logs   io.Writer
-	logger *slog.Logger
+	env     []string
+	logs    io.Writer
+	logger  *slog.Logger
+	virtual bool // the machine may be emulated, and slow
 
 	settings browserSettings
 	stop     context.CancelFunc
@@ -162,7 +163,7 @@ func (b *browser) waitReady(ctx context.Context) error {
 	if b.currentPage() != emptyPage {
 		title = "" // any window
 	}
-	if err := waitForWindow(ctx, title); err != nil {
+	if err := waitForWindow(ctx, title, b.virtual); err != nil {
 		return err
 	}
 	conn, err := dialSingleton(ctx)

@@ -48,6 +48,9 @@ func (a *Agent) warm(ctx context.Context, in guestapi.Warm) error {
 			a.logger.Warn("a tool's caches stay cold", "provider", f.Name, "err", err)
 		}
 	}
+	if a.cfg.Virtual {
+		return trimMemory()
+	}
 	return nil
 }
 

@@ -14,24 +14,32 @@ import (
 	"time"
 )
 
-// The X server's screen before a viewer asks for another size.
+// The X server's screen before a viewer asks for another size. In a virtual
+// machine, which may be emulated, every pixel that Chromium draws at its start
+// takes its time, and there is nobody to see it.
 const (
 	defaultWidth  = 1280
 	defaultHeight = 800
+	virtualWidth  = 640
+	virtualHeight = 400
 )
 
 // displayPrograms keeps the X server and the window manager up until ctx ends,
 // and returns when both have ended. The X server listens on unix sockets only:
 // X11 clients on the usual one, RFB (VNC) on vncSocket, reached by nothing but
 // the agent.
-func displayPrograms(ctx context.Context, env []string, logs io.Writer, logger *slog.Logger) {
+func displayPrograms(ctx context.Context, virtual bool, env []string, logs io.Writer, logger *slog.Logger) {
+	width, height := defaultWidth, defaultHeight
+	if virtual {
+		width, height = virtualWidth, virtualHeight
+	}
 	var all sync.WaitGroup
 	all.Go(func() {
 		supervise(ctx, logger, "Xvnc", func(ctx context.Context) error {
 			_ = os.Remove("/tmp/.X0-lock")
 			_ = os.Remove(vncSocket)
 			return personCommand(ctx, env, logs, "/usr/bin/Xvnc", display,
-				"-geometry", strconv.Itoa(defaultWidth)+"x"+strconv.Itoa(defaultHeight),
+				"-geometry", strconv.Itoa(width)+"x"+strconv.Itoa(height),
 				"-depth", "24",
 				"-rfbport", "-1", "-rfbunixpath", vncSocket, "-rfbunixmode", "0600",
 				"-SecurityTypes", "None",

@@ -43,3 +43,13 @@ func Init(self string, args []string) error {
 		}
 	}
 }
+
+// InitVM is Init in a virtual machine: when the agent has ended, or the host has
+// asked for the end by Ctrl-Alt-Del, what is not yet on the disks is written, and
+// the machine is reset.
+func InitVM(self string, args []string) error {
+	err := Init(self, args)
+	_ = unix.Kill(-1, unix.SIGKILL) // all but this process
+	unix.Sync()
+	return errors.Join(err, unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART))
+}

@@ -12,41 +12,105 @@ import (
 	"github.com/jezek/xgb/xproto"
 )
 
-// waitForWindow returns once a window whose title begins with title is shown.
-func waitForWindow(ctx context.Context, title string) error {
+// lookFirst and lookLast are between two looks for a window: looking takes the
+// processor from a slow machine that is about to show it.
+const (
+	lookFirst = 10 * time.Millisecond
+	lookLast  = 250 * time.Millisecond
+)
+
+// waitForWindow returns once a window whose title begins with title is shown. If
+// quietly is set, the window is minimised from when it is there until it has that
+// title: a slow machine's Chromium would draw its signs of loading, picture after
+// picture, and not come to load.
+func waitForWindow(ctx context.Context, title string, quietly bool) error {
 	x, err := xgb.NewConnDisplay(display)
 	if err != nil {
 		return fmt.Errorf("the X server: %w", err)
 	}
 	defer x.Close()
-	root := xproto.Setup(x).DefaultScreen(x).Root
-	clients, err := atom(x, "_NET_CLIENT_LIST")
-	if err != nil {
-		return err
-	}
-	name, err := atom(x, "_NET_WM_NAME")
-	if err != nil {
-		return err
-	}
-	for {
-		list, err := xproto.GetProperty(x, false, root, clients, xproto.AtomWindow, 0, 64).Reply()
+	w := windows{x: x, root: xproto.Setup(x).DefaultScreen(x).Root}
+	minimised := map[xproto.Window]bool{}
+	for wait := lookFirst; ; wait = min(wait+wait/4, lookLast) {
+		all, err := w.list()
 		if err != nil {
-			return fmt.Errorf("the X server: %w", err)
+			return err
 		}
-		for rest := list.Value; len(rest) >= 4; rest = rest[4:] {
-			window := xproto.Window(xgb.Get32(rest))
-			// A window may go away in between: that is no error.
-			is, err := xproto.GetProperty(x, false, window, name, xproto.GetPropertyTypeAny, 0, 64).Reply()
-			if err == nil && strings.HasPrefix(string(is.Value), title) {
+		for _, window := range all {
+			if strings.HasPrefix(w.title(window), title) {
+				if minimised[window] {
+					return w.tell(window, "_NET_ACTIVE_WINDOW", fromPager)
+				}
 				return nil
+			}
+			if quietly && !minimised[window] {
+				if err := w.tell(window, "WM_CHANGE_STATE", iconic); err != nil {
+					return err
+				}
+				minimised[window] = true
 			}
 		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for the window %q: %w", title, ctx.Err())
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(wait):
 		}
 	}
+}
+
+// What the window manager is told with a message.
+const (
+	iconic    = 3 // IconicState, of ICCCM
+	fromPager = 2 // who wants a window to be active, of EWMH
+)
+
+// windows are those that the window manager knows.
+type windows struct {
+	x    *xgb.Conn
+	root xproto.Window
+}
+
+func (w windows) list() ([]xproto.Window, error) {
+	clients, err := atom(w.x, "_NET_CLIENT_LIST")
+	if err != nil {
+		return nil, err
+	}
+	list, err := xproto.GetProperty(w.x, false, w.root, clients, xproto.AtomWindow, 0, 64).Reply()
+	if err != nil {
+		return nil, fmt.Errorf("the X server: %w", err)
+	}
+	var all []xproto.Window
+	for rest := list.Value; len(rest) >= 4; rest = rest[4:] {
+		all = append(all, xproto.Window(xgb.Get32(rest)))
+	}
+	return all, nil
+}
+
+// title is a window's; of one that has just gone it is empty.
+func (w windows) title(window xproto.Window) string {
+	name, err := atom(w.x, "_NET_WM_NAME")
+	if err != nil {
+		return ""
+	}
+	is, err := xproto.GetProperty(w.x, false, window, name, xproto.GetPropertyTypeAny, 0, 64).Reply()
+	if err != nil {
+		return ""
+	}
+	return string(is.Value)
+}
+
+// tell sends the window manager a message about a window.
+func (w windows) tell(window xproto.Window, message string, value uint32) error {
+	kind, err := atom(w.x, message)
+	if err != nil {
+		return err
+	}
+	event := xproto.ClientMessageEvent{Format: 32, Window: window, Type: kind, Data: xproto.ClientMessageDataUnionData32New([]uint32{value, 0, 0, 0, 0})}
+	const mask = xproto.EventMaskSubstructureNotify | xproto.EventMaskSubstructureRedirect
+	if err := xproto.SendEventChecked(w.x, false, w.root, mask, string(event.Bytes())).Check(); err != nil {
+		return fmt.Errorf("the X server: %s: %w", message, err)
+	}
+	return nil
 }
 
 func atom(x *xgb.Conn, name string) (xproto.Atom, error) {

@@ -40,6 +40,18 @@ func (b *builder) build(ctx context.Context) (Image, error) {
 	} else if err != nil {
 		return Image{}, err
 	}
+	kernelID, err := kernelKey()
+	if err != nil {
+		return Image{}, err
+	}
+	kernel := filepath.Join(b.Dir, "kernel-"+kernelID)
+	if _, err := os.Stat(kernel); errors.Is(err, fs.ErrNotExist) {
+		if err := b.makeKernel(ctx, kernel); err != nil {
+			return Image{}, err
+		}
+	} else if err != nil {
+		return Image{}, err
+	}
 	if err := b.dress(root); err != nil {
 		return Image{}, err
 	}
@@ -53,11 +65,11 @@ func (b *builder) build(ctx context.Context) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	img, err := b.record(key, packages)
+	img, err := b.record(key, kernel, packages)
 	if err != nil {
 		return Image{}, err
 	}
-	return img, b.removeOthers(rootID)
+	return img, b.removeOthers(root, kernel)
 }
 
 // stopTime is what a program has to clean up (mmdebstrap unmounts) when the build
@@ -110,16 +122,19 @@ func (b *builder) run(ctx context.Context, status steps.Status, dir, name string
 // using theirs.
 const keptImages = 3
 
-// removeOthers removes the roots of other recipes and all but the newest images.
-func (b *builder) removeOthers(rootID string) error {
-	roots, err := filepath.Glob(filepath.Join(b.Dir, "root-*"))
-	if err != nil {
-		return err
-	}
-	for _, root := range roots {
-		if filepath.Base(root) != "root-"+rootID {
-			if err := os.RemoveAll(root); err != nil {
-				return err
+// removeOthers removes the roots and kernels of other recipes and all but the
+// newest images.
+func (b *builder) removeOthers(root, kernel string) error {
+	for pattern, keep := range map[string]string{"root-*": root, "kernel-*": kernel} {
+		parts, err := filepath.Glob(filepath.Join(b.Dir, pattern))
+		if err != nil {
+			return err
+		}
+		for _, part := range parts {
+			if part != keep {
+				if err := os.RemoveAll(part); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -135,8 +150,12 @@ func (b *builder) removeOthers(rootID string) error {
 	}
 	slices.SortFunc(images, func(a, c string) int { return age[c].Compare(age[a]) })
 	for _, img := range images[min(keptImages, len(images)):] {
-		manifest := strings.TrimSuffix(strings.TrimSuffix(img, ".new"), ".erofs") + ".json"
-		if err := errors.Join(removeIfThere(manifest), removeIfThere(img)); err != nil {
+		name := strings.TrimSuffix(strings.TrimSuffix(img, ".new"), ".erofs")
+		err := errors.Join(removeIfThere(name+".json"), removeIfThere(img))
+		for _, part := range bootFiles {
+			err = errors.Join(err, removeIfThere(name+"."+part))
+		}
+		if err != nil {
 			return err
 		}
 	}

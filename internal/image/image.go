@@ -1,5 +1,6 @@
 // Package image builds the golden image: one read-only root file system
-// (erofs) for machines of both kinds and of every driver.
+// (erofs) for machines of both kinds and of every driver, and beside it the
+// kernel and initrd with which virtual machines start it.
 package image
 
 import (
@@ -66,6 +67,7 @@ type Image struct {
 	Size     int64     `json:"size"`
 	BuiltAt  time.Time `json:"built_at"`
 	Packages []string  `json:"packages"` // name=version, of Debian and npm
+	Boot     Boot      `json:"boot"`     // for virtual machines
 	Path     string    `json:"-"`
 }
 
@@ -95,20 +97,30 @@ func Find(cfg Config) (Image, error) {
 	if err != nil || info.Size() != img.Size {
 		return Image{}, fmt.Errorf("%w: %s is missing or cut short", ErrMissing, img.Path)
 	}
+	for _, name := range bootFiles {
+		if _, err := os.Stat(img.beside(name)); err != nil {
+			return Image{}, fmt.Errorf("%w: %w", ErrMissing, err)
+		}
+	}
 	return img, nil
 }
 
 func imagePath(dir, key string) string    { return filepath.Join(dir, "image-"+key+".erofs") }
 func manifestPath(dir, key string) string { return filepath.Join(dir, "image-"+key+".json") }
 
-// key identifies what an image is built from: its root and our programs.
+// key identifies what an image is built from: its root, its kernel and our
+// programs.
 func key(cfg Config) (string, error) {
 	root, err := rootKey(recipe)
 	if err != nil {
 		return "", err
 	}
+	kernel, err := kernelKey()
+	if err != nil {
+		return "", err
+	}
 	h := sha256.New()
-	_, _ = fmt.Fprintf(h, "%s ", root)
+	_, _ = fmt.Fprintf(h, "%s %s ", root, kernel)
 	for _, p := range cfg.programs() {
 		_, _ = fmt.Fprintf(h, "%s ", p.in)
 		if err := hashFile(p.from)(h); err != nil {
@@ -153,8 +165,10 @@ func hashFile(path string) func(io.Writer) error {
 }
 
 // lines returns the lines of a recipe file that are not empty or comments.
-func lines(name string) ([]string, error) {
-	b, err := recipe.ReadFile("recipe/" + name)
+func lines(name string) ([]string, error) { return linesOf(recipe, "recipe/"+name) }
+
+func linesOf(from fs.FS, name string) ([]string, error) {
+	b, err := fs.ReadFile(from, name)
 	if err != nil {
 		return nil, err
 	}
@@ -198,8 +212,9 @@ func Build(ctx context.Context, cfg Config) (Image, error) {
 	return img, nil
 }
 
-// record writes the manifest last: an image without one does not exist.
-func (b *builder) record(key string, packages []string) (Image, error) {
+// record writes the manifest last: an image without one does not exist. kernel
+// is where the virtual machines' kernel is kept.
+func (b *builder) record(key, kernel string, packages []string) (Image, error) {
 	path := imagePath(b.Dir, key)
 	h := sha256.New()
 	if err := hashFile(path)(h); err != nil {
@@ -210,6 +225,9 @@ func (b *builder) record(key string, packages []string) (Image, error) {
 		return Image{}, err
 	}
 	img := Image{ID: hex.EncodeToString(h.Sum(nil)), Key: key, Size: info.Size(), BuiltAt: time.Now().UTC(), Packages: packages, Path: path}
+	if err := b.bootFilesOf(kernel, &img); err != nil {
+		return Image{}, err
+	}
 	text, err := json.MarshalIndent(img, "", "  ")
 	if err != nil {
 		return Image{}, err

@@ -109,13 +109,33 @@ func TestFind(t *testing.T) {
 	if _, err := Find(cfg); !errors.Is(err, ErrMissing) {
 		t.Errorf("without a manifest: %v", err)
 	}
-	made, err := b.record(k, []string{"chromium=1"})
+	kernel := filepath.Join(cfg.Dir, "kernel-k")
+	for name, content := range map[string]string{"vmlinuz": "a kernel", "vmlinux": "unpacked", "release": "6.1.0-cloud", "modules/list": "a.ko\n", "modules/a.ko": "a module"} {
+		write(t, filepath.Join(kernel, name), content)
+	}
+	made, err := b.record(k, kernel, []string{"chromium=1"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	found, err := Find(cfg)
 	if err != nil || found.ID != made.ID || found.Path != imagePath(cfg.Dir, k) || found.Size != 17 || !slices.Equal(found.Packages, made.Packages) {
 		t.Errorf("found %+v, made %+v, %v", found, made, err)
+	}
+	if found.Boot != made.Boot || found.Boot.Kernel != "6.1.0-cloud" || len(found.Boot.Initrd) != 64 {
+		t.Errorf("its kernel: %+v, made %+v", found.Boot, made.Boot)
+	}
+	for _, file := range []string{found.Vmlinuz(), found.Vmlinux(), found.Initrd()} {
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Find(cfg); !errors.Is(err, ErrMissing) {
+			t.Errorf("without %s: %v", file, err)
+		}
+		write(t, file, string(content))
 	}
 	write(t, imagePath(cfg.Dir, k), "cut")
 	if _, err := Find(cfg); !errors.Is(err, ErrMissing) {
@@ -339,8 +359,15 @@ func TestRemoveOthers(t *testing.T) {
 	}
 	write(t, filepath.Join(b.Dir, "root-old/file"), "")
 	write(t, filepath.Join(b.Dir, "root-this/file"), "")
+	write(t, filepath.Join(b.Dir, "kernel-old/file"), "")
+	write(t, filepath.Join(b.Dir, "kernel-this/file"), "")
+	for _, name := range []string{"image-a", "image-e"} {
+		for _, part := range bootFiles {
+			write(t, filepath.Join(b.Dir, name+"."+part), "")
+		}
+	}
 	write(t, filepath.Join(b.Dir, "else"), "")
-	if err := b.removeOthers("this"); err != nil {
+	if err := b.removeOthers(filepath.Join(b.Dir, "root-this"), filepath.Join(b.Dir, "kernel-this")); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := os.ReadDir(b.Dir)
@@ -351,7 +378,7 @@ func TestRemoveOthers(t *testing.T) {
 	for _, e := range entries {
 		left = append(left, e.Name())
 	}
-	want := []string{"agent", "anteroom-screen", "else", "image-a.erofs", "image-a.json", "image-b.erofs", "image-b.json", "image-c.erofs", "image-c.json", "root-this"}
+	want := []string{"agent", "anteroom-screen", "else", "image-a.erofs", "image-a.initrd", "image-a.json", "image-a.vmlinux", "image-a.vmlinuz", "image-b.erofs", "image-b.json", "image-c.erofs", "image-c.json", "kernel-this", "root-this"}
 	if !slices.Equal(left, want) {
 		t.Errorf("left: %q", left)
 	}

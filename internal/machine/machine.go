@@ -48,7 +48,8 @@ type Created struct {
 // Driver makes machines. All methods may be called concurrently, for different
 // machines.
 type Driver interface {
-	// Name is the driver's name as stored in rows: "gvisor".
+	// Name is the driver's name as stored in rows: "gvisor", "qemu",
+	// "firecracker".
 	Name() string
 	// Create starts the machine. After an error nothing of it is left; after
 	// ErrExists the machine that has the id is as it was. The machine outlives
@@ -67,6 +68,19 @@ type Driver interface {
 	// List returns the ids of all machines of this driver and this state
 	// directory that have any trace on this host, running or not.
 	List(ctx context.Context) ([]string, error)
+}
+
+// Paced is a driver whose machines may be slower than this computer, such as
+// emulated ones. What may take some time elsewhere may take Pace times as long
+// there.
+type Paced interface{ Pace() int }
+
+// PaceOf is the pace of a driver: 1 of one that is not Paced.
+func PaceOf(d Driver) int {
+	if p, ok := d.(Paced); ok {
+		return p.Pace()
+	}
+	return 1
 }
 
 // Errors that callers tell apart; drivers wrap them.

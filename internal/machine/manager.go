@@ -17,7 +17,8 @@ import (
 	"github.com/anteroom/anteroom/internal/line"
 )
 
-// Time limits. They are for a host that is busy with ten machines at once.
+// Time limits. They are for a host that is busy with ten machines at once, and of
+// a driver that is Paced, its multiple of them.
 const (
 	openTimeout      = 30 * time.Second
 	configureTimeout = 60 * time.Second
@@ -137,6 +138,7 @@ type Machine struct {
 	logger   *slog.Logger
 
 	stop  context.CancelFunc
+	pace  time.Duration   // what time limits are multiplied by
 	ended <-chan struct{} // closed when the machine no longer runs or was let go
 	work  sync.WaitGroup
 	done  chan struct{} // closed when the machine no longer runs
@@ -159,7 +161,7 @@ func (m *Manager) attach(ctx context.Context, id string, ref json.RawMessage, se
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	mc := &Machine{
 		id: id, ref: ref, manager: m, settings: settings, logger: m.logger.With("machine", id),
-		stop: stop, ended: run.Done(), done: make(chan struct{}), up: make(chan struct{}),
+		stop: stop, pace: time.Duration(PaceOf(m.driver)), ended: run.Done(), done: make(chan struct{}), up: make(chan struct{}),
 	}
 	first, err := mc.connect(ctx, run, before)
 	if err != nil {
@@ -236,7 +238,7 @@ func (mc *Machine) connect(ctx, run context.Context, before history) (*line.Line
 
 // openLine opens the line of a machine.
 func openLine(ctx context.Context, driver Driver, id string, ref json.RawMessage) (*line.Line, error) {
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	ctx, cancel := context.WithTimeout(ctx, openTimeout*time.Duration(PaceOf(driver)))
 	defer cancel()
 	conn, err := driver.Open(ctx, id, ref)
 	if err != nil {
@@ -247,7 +249,7 @@ func openLine(ctx context.Context, driver Driver, id string, ref json.RawMessage
 
 // configure sends the configuration and checks the acknowledgement.
 func (mc *Machine) configure(ctx context.Context, client *guestapi.Client, before history) error {
-	ctx, cancel := context.WithTimeout(ctx, configureTimeout)
+	ctx, cancel := context.WithTimeout(ctx, configureTimeout*mc.pace)
 	defer cancel()
 	in := mc.settings.Configure
 	in.MachineID = mc.id

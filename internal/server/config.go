@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/anteroom/anteroom/internal/machine/firecracker"
 	"github.com/anteroom/anteroom/internal/steps"
 )
 
@@ -31,10 +32,15 @@ type Config struct {
 	CAFiles      []string // extra certificates for the machines, PEM
 	ProvidersDir string   // more provider files
 
-	ImageDir string // where golden images are kept
-	Guest    string // path of the anteroom-guest program
-	Runsc    string // path of the runsc program
-	Cold     bool   // no snapshot: every machine starts cold
+	ImageDir         string           // where golden images are kept
+	Guest            string           // path of the anteroom-guest program
+	Driver           string           // what machines are made with: one of Drivers
+	Runsc            string           // path of the runsc program
+	QEMU             string           // path of the qemu-system-x86_64 program
+	Firecracker      string           // path of the firecracker program
+	Jailer           string           // path of its jailer
+	FirecrackerUsers firecracker.UIDs // that its machines run as
+	Cold             bool             // no snapshot: every machine starts cold
 
 	Locale        string // of the machines, such as en_US
 	Languages     string // that Chromium asks pages for, such as en-US,en
@@ -74,23 +80,28 @@ func Defaults() Config {
 		bin = filepath.Dir(exe)
 	}
 	return Config{
-		Listen:        "127.0.0.1:8080",
-		StateDir:      "/var/lib/anteroom",
-		ImageDir:      "/var/cache/anteroom",
-		Guest:         filepath.Join(bin, "anteroom-guest"),
-		Runsc:         filepath.Join(bin, "runsc"),
-		Outward:       outwardDefaults(),
-		Locale:        "en_US",
-		Languages:     "en-US,en",
-		SessionTime:   30 * time.Minute,
-		MaxSessions:   16,
-		MachineMemory: 1536 << 20,
-		MachineCPUs:   2,
-		MinFreeMemory: 512 << 20,
-		StartsAtOnce:  3,
-		WarmMachines:  1,
-		MaxWaiting:    100,
-		User:          "owner",
+		Listen:           "127.0.0.1:8080",
+		StateDir:         "/var/lib/anteroom",
+		ImageDir:         "/var/cache/anteroom",
+		Guest:            filepath.Join(bin, "anteroom-guest"),
+		Driver:           DriverAuto,
+		Runsc:            filepath.Join(bin, "runsc"),
+		QEMU:             "/usr/bin/qemu-system-x86_64",
+		Firecracker:      "/usr/local/bin/firecracker",
+		Jailer:           "/usr/local/bin/jailer",
+		FirecrackerUsers: firecracker.DefaultUIDs(),
+		Outward:          outwardDefaults(),
+		Locale:           "en_US",
+		Languages:        "en-US,en",
+		SessionTime:      30 * time.Minute,
+		MaxSessions:      16,
+		MachineMemory:    1536 << 20,
+		MachineCPUs:      2,
+		MinFreeMemory:    512 << 20,
+		StartsAtOnce:     3,
+		WarmMachines:     1,
+		MaxWaiting:       100,
+		User:             "owner",
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -15,7 +14,6 @@ import (
 	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/image"
 	"github.com/anteroom/anteroom/internal/machine"
-	"github.com/anteroom/anteroom/internal/machine/gvisor"
 	"github.com/anteroom/anteroom/internal/session"
 	"github.com/anteroom/anteroom/internal/store/sqlite"
 )
@@ -51,6 +49,9 @@ type Connect struct {
 // was killed has left is removed by the next.
 func RunConnect(ctx context.Context, c Connect) (ended session.Session, err error) {
 	c.KeyFile, c.User, c.Cold, c.WarmMachines = "", "", true, 0
+	if c.Driver == DriverAuto {
+		c.Driver = DriverGVisor // looking for the best takes longer than one machine's start
+	}
 	if err := ready(ctx, c.Config); err != nil {
 		return ended, err
 	}
@@ -192,28 +193,31 @@ func removeOneLeftOver(ctx context.Context, cfg Config, dir string) error {
 		return err
 	}
 	defer unlock()
-	state := filepath.Join(dir, "gvisor")
-	if _, err := os.Stat(state); err == nil {
-		if err := removeMachines(ctx, cfg, state); err != nil {
-			return err
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	cfg.StateDir, cfg.Cold = dir, true
+	if err := removeMachines(ctx, cfg); err != nil {
 		return err
 	}
 	return os.RemoveAll(dir)
 }
 
-func removeMachines(ctx context.Context, cfg Config, state string) error {
-	golden, err := image.Find(image.Config{Dir: cfg.ImageDir, Guest: cfg.Guest})
-	if err != nil {
-		return err
+// removeMachines destroys all machines of a state directory.
+func removeMachines(ctx context.Context, cfg Config) error {
+	for _, name := range driverNames() {
+		if !hasMachines(cfg, name) {
+			continue
+		}
+		golden, err := image.Find(image.Config{Dir: cfg.ImageDir, Guest: cfg.Guest})
+		if err != nil {
+			return err
+		}
+		driver, err := openDriver(ctx, cfg, golden, name, true)
+		if err != nil {
+			return err
+		}
+		_, err = machine.NewManager(driver, cfg.Logger).Reclaim(ctx, nil)
+		if err := errors.Join(err, driver.Close()); err != nil {
+			return err
+		}
 	}
-	driver, err := gvisor.New(gvisor.Config{
-		Runsc: cfg.Runsc, Image: golden.Path, ImageID: golden.ID, StateDir: state, Logger: cfg.Logger, Cold: true,
-	})
-	if err != nil {
-		return err
-	}
-	_, err = machine.NewManager(driver, cfg.Logger).Reclaim(ctx, nil)
-	return errors.Join(err, driver.Close())
+	return nil
 }

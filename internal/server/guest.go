@@ -26,6 +26,14 @@ func checkRunsc(path string) error {
 	return nil
 }
 
+// checkQEMU looks for the qemu-system-x86_64 program.
+func checkQEMU(path string) error {
+	if err := unix.Access(path, unix.X_OK); err != nil {
+		return fmt.Errorf("QEMU's program is missing: install it (apt-get install qemu-system-x86), or name it with --qemu: %s: %w", path, err) //nolint:staticcheck // a name
+	}
+	return nil
+}
+
 // CheckGuest asks the agent's program which build it is. Host and guest share
 // types, not a protocol version: of different builds, machines would start and
 // then refuse every session.

@@ -73,7 +73,7 @@ func TestCanSignIn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ready := func() error { return canSignIn(t.Context(), cfg, db, service, golden) }
+	ready := func() error { return canSignIn(t.Context(), cfg, DriverGVisor, db, service, golden) }
 
 	if err := ready(); !errors.Is(err, session.ErrNotReady) {
 		t.Errorf("before it has taken over: %v", err)

@@ -22,7 +22,6 @@ import (
 	"github.com/anteroom/anteroom/internal/httpapi"
 	"github.com/anteroom/anteroom/internal/image"
 	"github.com/anteroom/anteroom/internal/machine"
-	"github.com/anteroom/anteroom/internal/machine/gvisor"
 	"github.com/anteroom/anteroom/internal/provider"
 	"github.com/anteroom/anteroom/internal/store"
 	"github.com/anteroom/anteroom/internal/store/sqlite"
@@ -76,9 +75,6 @@ func ready(ctx context.Context, cfg Config) error {
 	if os.Geteuid() != 0 {
 		return ErrNotRoot
 	}
-	if err := checkRunsc(cfg.Runsc); err != nil {
-		return err
-	}
 	if err := CheckGuest(ctx, cfg.Guest); err != nil {
 		return err
 	}
@@ -103,11 +99,12 @@ func run(ctx context.Context, cfg Config, p purpose) error {
 	if err != nil {
 		return err
 	}
-	service, out, closeService, err := newService(ctx, cfg, p, db, providers, golden, registry)
+	made, err := newService(ctx, cfg, p, db, providers, golden, registry)
 	if err != nil {
 		return err
 	}
-	defer closeService()
+	defer made.close()
+	service, out := made.service, made.out
 	hosts, err := cfg.HostNames()
 	if err != nil {
 		return err
@@ -128,7 +125,7 @@ func run(ctx context.Context, cfg Config, p purpose) error {
 		UseCases: service, Outward: out, Auth: db, WebRTC: gateway, IceServers: relay,
 		Hosts: hosts, BehindProxy: cfg.BehindProxy, MetricsPublic: cfg.MetricsPublic, Connect: p.once,
 		Version: buildinfo.Version(), Registry: registry, Logger: cfg.Logger,
-		Ready: func(ctx context.Context) error { return canSignIn(ctx, cfg, db, service, golden) },
+		Ready: func(ctx context.Context) error { return canSignIn(ctx, cfg, made.driver, db, service, golden) },
 	})
 	if err != nil {
 		return err
@@ -286,27 +283,35 @@ func newLink(ctx context.Context, db *sqlite.DB, userID, page string, expires ti
 	return page + "#login=" + secret.Reveal(), nil
 }
 
+// below is everything below the API.
+type below struct {
+	service *control.Service
+	out     *outward
+	driver  string // the name of the one that makes machines
+	close   func()
+}
+
 // newService makes everything below the API, and what ends it.
-func newService(ctx context.Context, cfg Config, p purpose, db *sqlite.DB, providers *provider.Set, golden image.Image, registry *prometheus.Registry) (*control.Service, *outward, func(), error) {
+func newService(ctx context.Context, cfg Config, p purpose, db *sqlite.DB, providers *provider.Set, golden image.Image, registry *prometheus.Registry) (below, error) {
 	sealed, err := OpenVault(ctx, cfg, db)
 	if err != nil {
-		return nil, nil, nil, err
+		return below{}, err
 	}
 	cas, err := ReadCAs(cfg.CAFiles)
 	if err != nil {
-		return nil, nil, nil, err
+		return below{}, err
 	}
-	driver, err := newDriver(ctx, cfg, golden, guestapi.Warm{CAPEM: cas, Locale: cfg.Locale, Languages: cfg.Languages, Providers: providers.All()})
+	driver, err := newDrivers(ctx, cfg, golden, guestapi.Warm{CAPEM: cas, Locale: cfg.Locale, Languages: cfg.Languages, Providers: providers.All()})
 	if err != nil {
-		return nil, nil, nil, err
+		return below{}, err
 	}
 	out, err := newOutward(ctx, cfg, db, cas, registry)
 	if err != nil {
-		return nil, nil, nil, err
+		return below{}, err
 	}
 	observer, err := newMetrics(registry, db, cfg.Logger)
 	if err != nil {
-		return nil, nil, nil, err
+		return below{}, err
 	}
 	machines := machine.NewManager(driver, cfg.Logger)
 	service, err := control.New(control.Config{
@@ -325,15 +330,15 @@ func newService(ctx context.Context, cfg Config, p purpose, db *sqlite.DB, provi
 		err = registry.Register(&room{service: service, logger: cfg.Logger})
 	}
 	out.service = service
-	return service, out, func() {
+	return below{service: service, out: out, driver: driver.Name(), close: func() {
 		_ = out.proxy.Close()
 		closeMachines(ctx, cfg, p, machines, driver)
-	}, err
+	}}, err
 }
 
 // closeMachines lets go of the machines, or destroys them where they serve
 // nothing any more.
-func closeMachines(ctx context.Context, cfg Config, p purpose, machines *machine.Manager, driver *gvisor.Driver) {
+func closeMachines(ctx context.Context, cfg Config, p purpose, machines *machine.Manager, driver drivers) {
 	if p.once {
 		if _, err := machines.Reclaim(context.WithoutCancel(ctx), nil); err != nil {
 			cfg.Logger.Error("destroying the machines", "err", err)
@@ -342,33 +347,6 @@ func closeMachines(ctx context.Context, cfg Config, p purpose, machines *machine
 	if err := driver.Close(); err != nil {
 		cfg.Logger.Error("letting go of the machines", "err", err)
 	}
-}
-
-// newDriver makes the driver, and the snapshot from which its browser machines
-// are restored. Without a snapshot machines start cold, and the log says so.
-func newDriver(ctx context.Context, cfg Config, golden image.Image, warm guestapi.Warm) (*gvisor.Driver, error) {
-	driver, err := gvisor.New(gvisor.Config{
-		Runsc: cfg.Runsc, Image: golden.Path, ImageID: golden.ID,
-		StateDir: filepath.Join(cfg.StateDir, "gvisor"), Logger: cfg.Logger,
-		MemoryBytes: cfg.MachineMemory, CPUs: cfg.MachineCPUs,
-		MinFreeMemory: cfg.MinFreeMemory, Cold: cfg.Cold, Debug: cfg.DebugMachines,
-	})
-	if err != nil {
-		return nil, err
-	}
-	if enforced, why := driver.Limits(); !enforced {
-		cfg.Logger.Warn("machines' memory and CPU are not limited", "why", why)
-	}
-	if cfg.Cold {
-		return driver, nil
-	}
-	if err := saveSnapshot(ctx, cfg, driver, warm); err != nil {
-		if ctx.Err() != nil {
-			return nil, err
-		}
-		cfg.Logger.Warn("no snapshot: machines start cold, which takes seconds longer", "err", err)
-	}
-	return driver, nil
 }
 
 // ReadCAs reads the extra certificates and checks that they are some.

@@ -14,11 +14,12 @@ import (
 
 	"github.com/anteroom/anteroom/internal/guestapi"
 	"github.com/anteroom/anteroom/internal/line"
-	"github.com/anteroom/anteroom/internal/machine/gvisor"
+	"github.com/anteroom/anteroom/internal/machine"
 	"github.com/anteroom/anteroom/internal/steps"
 )
 
-// warmTime is how long a cold browser may take to be ready for a snapshot.
+// warmTime is how long a cold browser may take to be ready for a snapshot; of a
+// driver that is Paced, its multiple of it.
 const warmTime = 2 * time.Minute
 
 // snapshotMachine is the id of the machine that is saved: another one for each
@@ -31,7 +32,7 @@ func snapshotMachine(stateDir string) string {
 }
 
 // saveSnapshot makes the snapshot of a warm browser machine, if it is missing.
-func saveSnapshot(ctx context.Context, cfg Config, driver *gvisor.Driver, settings guestapi.Warm) error {
+func saveSnapshot(ctx context.Context, cfg Config, driver hostDriver, settings guestapi.Warm) error {
 	key, err := json.Marshal(settings)
 	if err != nil {
 		return err
@@ -43,7 +44,7 @@ func saveSnapshot(ctx context.Context, cfg Config, driver *gvisor.Driver, settin
 	}
 	id := snapshotMachine(cfg.StateDir)
 	save := func(steps.Status) error {
-		ctx, cancel := context.WithTimeout(ctx, warmTime)
+		ctx, cancel := context.WithTimeout(ctx, warmTime*time.Duration(machine.PaceOf(driver)))
 		defer cancel()
 		if err := driver.Destroy(ctx, id); err != nil { // of a run that was killed
 			return err

@@ -1,5 +1,7 @@
 package settings
 
+import "github.com/anteroom/anteroom/internal/server"
+
 // entries is the table of all settings.
 func (s *Settings) entries() []*setting {
 	c := &s.Server
@@ -37,7 +39,12 @@ func (s *Settings) entries() []*setting {
 		{flag: "providers-dir", usage: "`directory` with further provider files", value: path(&c.ProvidersDir)},
 		{flag: "image-dir", usage: "`directory` of the golden images", value: path(&c.ImageDir)},
 		{flag: "guest", usage: "the anteroom-guest `program`", value: path(&c.Guest)},
+		{flag: "driver", usage: "what machines are `made` with: gvisor, qemu, firecracker, or auto for virtual machines where a guest boots on KVM and gvisor elsewhere", value: choice(&c.Driver, server.Drivers()...)},
 		{flag: "runsc", usage: "gVisor's runsc `program`", value: path(&c.Runsc)},
+		{flag: "qemu", usage: "QEMU's qemu-system-x86_64 `program`", value: path(&c.QEMU)},
+		{flag: "firecracker", usage: "the firecracker `program`", value: path(&c.Firecracker)},
+		{flag: "jailer", usage: "Firecracker's jailer `program`, of the same release", value: path(&c.Jailer)},
+		{flag: "firecracker-users", usage: "`range` of user ids that nobody else has, for Firecracker's machines", value: userIDs(&c.FirecrackerUsers)},
 		{flag: "cold", usage: "use no snapshot: every machine starts cold", value: boolean(&c.Cold)},
 		{flag: "locale", usage: "machines' `locale`, unless a person's browser says another", value: text(&c.Locale)},
 		{flag: "languages", usage: "`languages` in which Chromium asks for pages", value: text(&c.Languages)},

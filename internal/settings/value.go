@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+
+	"github.com/anteroom/anteroom/internal/machine/firecracker"
 )
 
 // value is where a setting is kept, and how its text is read. Set changes
@@ -64,6 +66,11 @@ func choice(to *string, allowed ...string) value {
 		return s, nil
 	}
 	return scalar[string]{to, "text", parse, func(s string) string { return s }}
+}
+
+// userIDs is a range of user ids.
+func userIDs(to *firecracker.UIDs) value {
+	return scalar[firecracker.UIDs]{to, "text", firecracker.ParseUIDs, firecracker.UIDs.String}
 }
 
 func boolean(to *bool) value {

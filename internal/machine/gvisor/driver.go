@@ -26,6 +26,10 @@ import (
 	"time"
 
 	"github.com/anteroom/anteroom/internal/machine"
+	"github.com/anteroom/anteroom/internal/machine/cgroup"
+	"github.com/anteroom/anteroom/internal/machine/process"
+	"github.com/anteroom/anteroom/internal/machine/snapshot"
+	"github.com/anteroom/anteroom/internal/machine/socket"
 )
 
 // Config is what a driver needs.
@@ -98,7 +102,7 @@ func New(cfg Config) (*Driver, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("gvisor: machines can only be made by root; start the server as root")
 	}
-	hash, err := fileHash(cfg.Runsc)
+	hash, err := snapshot.FileHash(cfg.Runsc)
 	if err != nil {
 		return nil, fmt.Errorf("gvisor: runsc is missing (make build builds it): %w", err)
 	}
@@ -111,7 +115,7 @@ func New(cfg Config) (*Driver, error) {
 			return nil, fmt.Errorf("gvisor: %w", err)
 		}
 	}
-	d.cgroups, d.cgroupNote = Cgroups()
+	d.cgroups, d.cgroupNote = cgroup.Probe()
 	return d, nil
 }
 
@@ -128,13 +132,13 @@ func (d *Driver) Create(ctx context.Context, spec machine.Spec) (machine.Created
 		return machine.Created{}, fmt.Errorf("gvisor: bad machine id %q", spec.ID)
 	}
 	if err := d.mark(ctx, spec.ID); err != nil {
-		return machine.Created{}, fmt.Errorf("gvisor: creating machine %s: %w", spec.ID, classify(err))
+		return machine.Created{}, fmt.Errorf("gvisor: creating machine %s: %w", spec.ID, machine.Classify(err))
 	}
 	created, err := d.create(ctx, spec)
 	if err != nil {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), destroyTimeout)
 		defer cancel()
-		return machine.Created{}, errors.Join(fmt.Errorf("gvisor: creating machine %s: %w", spec.ID, classify(err)), d.Destroy(undo, spec.ID))
+		return machine.Created{}, errors.Join(fmt.Errorf("gvisor: creating machine %s: %w", spec.ID, machine.Classify(err)), d.Destroy(undo, spec.ID))
 	}
 	return created, nil
 }
@@ -145,7 +149,7 @@ func (d *Driver) mark(ctx context.Context, id string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := d.admit(); err != nil {
+	if err := machine.Admit(d.cfg.StateDir, d.cfg.MinFreeMemory, d.cfg.MinFreeDisk); err != nil {
 		return err
 	}
 	if _, err := os.Stat(d.cfg.Image); err != nil {
@@ -165,9 +169,9 @@ func (d *Driver) create(ctx context.Context, spec machine.Spec) (machine.Created
 		return machine.Created{}, err
 	}
 	var created machine.Created
-	snapshot, coldReason := d.usable(spec)
-	if snapshot != "" {
-		err := d.runsc(ctx, spec.ID, "restore", "--detach", "--background", "--image-path", snapshot, "--pid-file", d.pidFile(spec.ID), "--bundle", d.machineDir(spec.ID), spec.ID)
+	saved, coldReason := d.usable(spec)
+	if saved != "" {
+		err := d.runsc(ctx, spec.ID, "restore", "--detach", "--background", "--image-path", saved, "--pid-file", d.pidFile(spec.ID), "--bundle", d.machineDir(spec.ID), spec.ID)
 		if err == nil {
 			created.Restored = true
 		} else if ctx.Err() != nil {
@@ -187,7 +191,7 @@ func (d *Driver) create(ctx context.Context, spec machine.Spec) (machine.Created
 	if err != nil {
 		return created, err
 	}
-	start, err := startTime(pid)
+	start, err := process.StartTime(pid)
 	if err != nil {
 		return created, err
 	}
@@ -224,26 +228,11 @@ func (d *Driver) listen(id string) (*net.UnixListener, error) {
 	if l := d.listeners[id]; l != nil {
 		return l, nil
 	}
-	dir, err := os.Open(d.lineDir(id))
+	l, err := socket.Listen(d.lineDir(id), lineSocket)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, machine.ErrGone
 	}
 	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = dir.Close() }()
-	// By the descriptor, since a socket's path has at most 107 bytes.
-	path := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), lineSocket)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	l.SetUnlinkOnClose(false)
-	if err := os.Chmod(path, 0o600); err != nil {
-		_ = l.Close()
 		return nil, err
 	}
 	d.listeners[id] = l
@@ -253,7 +242,7 @@ func (d *Driver) listen(id string) (*net.UnixListener, error) {
 // Open closes the channel that there is and waits for the agent in the machine
 // to call. The agent calls again whenever its line has broken.
 func (d *Driver) Open(ctx context.Context, id string, raw json.RawMessage) (net.Conn, error) {
-	if r := parseRef(raw); !running(r.PID, r.StartTime) {
+	if r := parseRef(raw); !process.Running(r.PID, r.StartTime) {
 		return nil, fmt.Errorf("gvisor: line of %s: %w", id, machine.ErrGone)
 	}
 	l, err := d.listen(id)
@@ -315,7 +304,7 @@ func acceptContext(ctx context.Context, l *net.UnixListener) (net.Conn, error) {
 // Wait returns when the sandbox's process has ended.
 func (d *Driver) Wait(ctx context.Context, _ string, raw json.RawMessage) error {
 	r := parseRef(raw)
-	return waitProcess(ctx, r.PID, r.StartTime)
+	return process.Wait(ctx, r.PID, r.StartTime)
 }
 
 // parseRef reads what a row keeps; of what is no ref it makes one of no process.
@@ -361,7 +350,7 @@ func (d *Driver) remove(ctx context.Context, id string) error {
 		if err := os.RemoveAll(d.machineDir(id)); err != nil {
 			return err
 		}
-		again, err := killOnce(ctx, d.logFile(id))
+		again, err := process.KillOnce(ctx, d.works(id))
 		if err != nil || !again {
 			return err
 		}

@@ -24,7 +24,10 @@ import (
 	"github.com/anteroom/anteroom/internal/image"
 	"github.com/anteroom/anteroom/internal/line"
 	"github.com/anteroom/anteroom/internal/machine"
+	"github.com/anteroom/anteroom/internal/machine/cgroup"
 	"github.com/anteroom/anteroom/internal/machine/machinetest"
+	"github.com/anteroom/anteroom/internal/machine/process"
+	"github.com/anteroom/anteroom/internal/machine/snapshot"
 )
 
 func TestMain(m *testing.M) {
@@ -123,11 +126,13 @@ func TestConformance(t *testing.T) {
 				fs.ErrNotExist:      func(t *testing.T) machine.Driver { return withoutImage(t, cfg) },
 			},
 			NoSnapshot: func(t *testing.T) machine.Driver { return damaged(t, cfg, d, damage) },
+			OtherKey:   func(t *testing.T) machine.Driver { return otherKey(t, cfg, d) },
+			Usage:      usage(d),
+			Creator:    func(t *testing.T, id string) *exec.Cmd { return creator(t, cfg, id) },
 			Exec:       func(t *testing.T, id, command string) string { return inside(t, d, id, command) },
 		}
 	})
 	t.Run("a snapshot that cannot be restored", func(t *testing.T) { testUnrestorable(t, cfg, d) })
-	t.Run("a creator is killed", func(t *testing.T) { testCreatorKilled(t, cfg) })
 	t.Run("a snapshot is kept, and made again when damaged", func(t *testing.T) { testSnapshotAgain(t, cfg, d) })
 }
 
@@ -179,7 +184,7 @@ func die(d *Driver) {
 func kill(t *testing.T, raw json.RawMessage) {
 	t.Helper()
 	r := parseRef(raw)
-	if !running(r.PID, r.StartTime) {
+	if !process.Running(r.PID, r.StartTime) {
 		t.Fatalf("process %d does not run", r.PID)
 	}
 	if err := unix.Kill(r.PID, unix.SIGKILL); err != nil {
@@ -233,7 +238,7 @@ func trace(t *testing.T, stateDir string) []string {
 			out = append(out, "mount "+m)
 		}
 	}
-	for _, pattern := range []string{cgroupRoot + cgroupPath(machinetest.Prefix()+"*"), cgroupRoot + "/*" + cgroupPath(machinetest.Prefix()+"*")} {
+	for _, pattern := range []string{cgroup.Root + cgroup.Path(machinetest.Prefix()+"*"), cgroup.Root + "/*" + cgroup.Path(machinetest.Prefix()+"*")} {
 		groups, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Error(err)
@@ -321,10 +326,10 @@ func testUnrestorable(t *testing.T, cfg Config, d *Driver) {
 		if err := os.WriteFile(filepath.Join(dir, "checkpoint.img"), []byte("of another version"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Remove(filepath.Join(dir, manifestFile)); err != nil {
+		if err := os.Remove(filepath.Join(dir, snapshot.ManifestFile)); err != nil {
 			t.Fatal(err)
 		}
-		if err := writeManifest(dir); err != nil {
+		if err := snapshot.WriteManifest(dir, d.snapshotKey()); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -389,4 +394,31 @@ func inside(t *testing.T, d *Driver, id, command string) string {
 		t.Fatalf("%s: %v: %s", command, err, out)
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// otherKey is a driver with d's snapshot in the place of one with other settings.
+func otherKey(t *testing.T, cfg Config, d *Driver) *Driver {
+	t.Helper()
+	cfg.StateDir = filepath.Join(t.TempDir(), "gvisor")
+	other := newDriver(t, cfg)
+	other.UseSnapshot("others")
+	if err := os.CopyFS(other.snapshotDir(), os.DirFS(d.snapshotDir())); err != nil {
+		t.Fatal(err)
+	}
+	return other
+}
+
+// usage is what a machine's control groups count, where there are any.
+func usage(d *Driver) func(t *testing.T, id string) (time.Duration, int64) {
+	if !d.cgroups {
+		return nil
+	}
+	return func(t *testing.T, id string) (time.Duration, int64) {
+		t.Helper()
+		cpu, memory, err := cgroup.Usage(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cpu, memory
+	}
 }

@@ -5,8 +5,6 @@ package gvisor
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,7 +18,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/anteroom/anteroom/internal/machine"
+	"github.com/anteroom/anteroom/internal/machine/cgroup"
+	"github.com/anteroom/anteroom/internal/machine/process"
 )
 
 // platformFlags are runsc's flags; they are part of the snapshot's key.
@@ -123,7 +122,7 @@ func readPID(file string) (int, error) {
 // What a runsc that was killed half-way has left is removed by hand.
 func (d *Driver) removeSandbox(ctx context.Context, id string) error {
 	// First, so that nothing is made any more while it is being removed.
-	if err := killMachine(ctx, d.logFile(id)); err != nil {
+	if err := process.Kill(ctx, d.works(id)); err != nil {
 		return err
 	}
 	state := filepath.Join(d.runscRoot(), id+"_sandbox:"+id+".state")
@@ -142,31 +141,25 @@ func (d *Driver) removeSandbox(ctx context.Context, id string) error {
 			return err
 		}
 	}
-	return removeCgroups(ctx, id)
+	return cgroup.Remove(ctx, id)
 }
 
-// classify turns what the kernel says of a full disk or memory into the
-// errors that callers tell apart.
-func classify(err error) error {
-	text := err.Error()
-	switch {
-	case errors.Is(err, syscall.ENOSPC) || strings.Contains(text, "no space left on device"):
-		return fmt.Errorf("%w: %w", machine.ErrDiskFull, err)
-	case errors.Is(err, syscall.ENOMEM) || strings.Contains(text, "cannot allocate memory"):
-		return fmt.Errorf("%w: %w", machine.ErrNoMemory, err)
-	}
-	return err
+// works matches the processes of runsc that work for the machine: its sandbox,
+// its gofer, and a runsc that an earlier server has started and that is still
+// making it. All of them name the machine's log file, which no other process
+// does.
+func (d *Driver) works(id string) func(args [][]byte) bool {
+	file := d.logFile(id)
+	return func(args [][]byte) bool { return names(args, file) }
 }
 
-func fileHash(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
+// names says whether a process with these arguments is runsc's, with this file
+// as its log.
+func names(args [][]byte, logFile string) bool {
+	for i, arg := range args {
+		if string(arg) == "--log="+logFile || i > 0 && string(args[i-1]) == "--log" && string(arg) == logFile {
+			return true
+		}
 	}
-	defer func() { _ = f.Close() }()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	return false
 }

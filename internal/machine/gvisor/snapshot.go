@@ -3,7 +3,6 @@
 package gvisor
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -18,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/anteroom/anteroom/internal/machine"
+	"github.com/anteroom/anteroom/internal/machine/snapshot"
 )
 
 // Snapshots are per kind of machine and live below snapshots/<kind>-<key>. The
@@ -31,7 +31,8 @@ func (d *Driver) UseSnapshot(settings string) { d.settings = settings }
 
 func (d *Driver) snapshotRoot() string { return filepath.Join(d.cfg.StateDir, "snapshots") }
 
-func (d *Driver) snapshotDir() string {
+// snapshotKey identifies all that a snapshot depends on.
+func (d *Driver) snapshotKey() string {
 	h := sha256.New()
 	sample := machine.Spec{ID: "00000000", Kind: machine.Browser, MemoryBytes: d.cfg.MemoryBytes, CPUs: d.cfg.CPUs}
 	bundle, err := json.Marshal(d.bundle(sample))
@@ -39,12 +40,17 @@ func (d *Driver) snapshotDir() string {
 		panic(err) // a structure of strings and numbers
 	}
 	for _, part := range []string{
-		d.cfg.ImageID, d.runscHash, strings.Join(d.platformFlags(), " "), string(bundle),
-		cpuModel(), fmt.Sprint(runtime.NumCPU()), d.settings,
+		d.cfg.ImageID, d.runscHash, strings.Join(d.platformFlags(), " "),
+		strings.ReplaceAll(string(bundle), d.cfg.StateDir, ""), // where it is kept does not matter
+		snapshot.CPU(), fmt.Sprint(runtime.NumCPU()), d.settings,
 	} {
 		fmt.Fprintf(h, "%d:%s", len(part), part)
 	}
-	return filepath.Join(d.snapshotRoot(), "browser-"+hex.EncodeToString(h.Sum(nil))[:32])
+	return hex.EncodeToString(h.Sum(nil))[:32]
+}
+
+func (d *Driver) snapshotDir() string {
+	return filepath.Join(d.snapshotRoot(), "browser-"+d.snapshotKey())
 }
 
 // usable returns the snapshot for a machine, or why there is none.
@@ -74,7 +80,7 @@ func (d *Driver) verified(dir string) error {
 	if err, ok := d.verdicts[dir]; ok {
 		return err
 	}
-	err := verifyManifest(dir)
+	err := snapshot.VerifyManifest(dir, d.snapshotKey())
 	if !errors.Is(err, fs.ErrNotExist) {
 		d.verdicts[dir] = err
 	}
@@ -127,10 +133,10 @@ func (d *Driver) SaveSnapshot(ctx context.Context, id string, warm func(context.
 		return fmt.Errorf("gvisor: snapshot: %w", err)
 	}
 	if err := d.runsc(ctx, id, "checkpoint", "--compression=none", "--exclude-committed-zero-pages", "--image-path", fresh, id); err != nil {
-		return fmt.Errorf("gvisor: snapshot: %w", classify(err))
+		return fmt.Errorf("gvisor: snapshot: %w", machine.Classify(err))
 	}
 	if err := d.commitSnapshot(fresh, final); err != nil {
-		return fmt.Errorf("gvisor: snapshot: %w", classify(err))
+		return fmt.Errorf("gvisor: snapshot: %w", machine.Classify(err))
 	}
 	return d.removeOldSnapshots(final)
 }
@@ -138,7 +144,7 @@ func (d *Driver) SaveSnapshot(ctx context.Context, id string, warm func(context.
 // commitSnapshot puts a whole snapshot in its place, where a damaged one may
 // be. After it, all of it is on the disk.
 func (d *Driver) commitSnapshot(fresh, final string) error {
-	if err := writeManifest(fresh); err != nil {
+	if err := snapshot.WriteManifest(fresh, d.snapshotKey()); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(final); err != nil {
@@ -180,22 +186,4 @@ func (d *Driver) removeOldSnapshots(keep string) error {
 		}
 	}
 	return nil
-}
-
-// cpuModel is what of the host's CPU a memory image depends on.
-func cpuModel() string {
-	f, err := os.Open("/proc/cpuinfo")
-	if err != nil {
-		return "unknown"
-	}
-	defer func() { _ = f.Close() }()
-	var model []string
-	for lines := bufio.NewScanner(f); lines.Scan() && lines.Text() != ""; {
-		name, value, _ := strings.Cut(lines.Text(), ":")
-		switch strings.TrimSpace(name) {
-		case "vendor_id", "cpu family", "model", "stepping", "flags":
-			model = append(model, strings.TrimSpace(value))
-		}
-	}
-	return strings.Join(model, "|")
 }

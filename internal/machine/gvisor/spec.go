@@ -6,6 +6,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/anteroom/anteroom/internal/machine"
+	"github.com/anteroom/anteroom/internal/machine/cgroup"
 )
 
 // Paths inside a machine that the driver gives to the agent.
@@ -67,7 +68,7 @@ func (d *Driver) bundle(spec machine.Spec) *specs.Spec {
 		},
 	}
 	if d.cgroups {
-		s.Linux.CgroupsPath = cgroupPath(spec.ID)
+		s.Linux.CgroupsPath = cgroup.Path(spec.ID)
 		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &memory}
 		period := uint64(100_000)
 		quota := int64(spec.CPUs * float64(period))

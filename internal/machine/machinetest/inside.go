@@ -104,11 +104,11 @@ func testHome(t *testing.T, s Setup) {
 		id, created := create(t, s.Driver, machine.Spec{Kind: machine.CLI, Home: home})
 		client, _ := guest(t, s.Driver, id, created.Ref)
 		configure(t, s, client, id, machine.CLI)
-		out, err := client.Run(limited(t), guestapi.RunRequest{Argv: []string{"sh", "-c", command}, Timeout: "30s"})
+		out, err := client.Run(limited(t, s.Driver), guestapi.RunRequest{Argv: []string{"sh", "-c", command}, Timeout: "2m"})
 		if err != nil || out.ExitCode != 0 {
 			t.Fatalf("%s: %v, %+v", command, err, out)
 		}
-		if err := s.Driver.Destroy(limited(t), id); err != nil {
+		if err := s.Driver.Destroy(limited(t, s.Driver), id); err != nil {
 			t.Fatalf("destroy: %v", err)
 		}
 		return strings.TrimSpace(out.Stdout)

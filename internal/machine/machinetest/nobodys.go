@@ -17,7 +17,7 @@ func testNobodys(t *testing.T, s Setup) {
 	id, created := create(t, s.Driver, machine.Spec{Kind: machine.Browser})
 	early, first := guest(t, s.Driver, id, created.Ref)
 	var refused *guestapi.StatusError
-	_, err := early.StartAuth(limited(t), guestapi.AuthRequest{SessionID: "early", Provider: &provider.File{Name: "claude"}})
+	_, err := early.StartAuth(limited(t, s.Driver), guestapi.AuthRequest{SessionID: "early", Provider: &provider.File{Name: "claude"}})
 	if !errors.As(err, &refused) || refused.Code != http.StatusConflict {
 		t.Errorf("a sign-in before it was configured: %v", err)
 	}

@@ -46,10 +46,14 @@ const cleanUpTime = 90 * time.Second
 
 // Config says how a rig is made. The zero value is usable.
 type Config struct {
-	Bin      string    // see EnvBin
-	ImageDir string    // see EnvImageDir
-	Flags    []string  // more flags of anteroom serve
-	Log      io.Writer // gets the server's log too, beside the file
+	Bin      string   // see EnvBin
+	ImageDir string   // see EnvImageDir
+	Flags    []string // more flags of anteroom serve
+	// Driver makes the machines; default gvisor. StartTime limits the server's
+	// start, the snapshot included; default 3 minutes.
+	Driver    string
+	StartTime time.Duration
+	Log       io.Writer // gets the server's log too, beside the file
 	// StateBytes, if not 0, puts the state directory on a disk of that size.
 	StateBytes int64
 	// Sites are further hosts that the machines reach; see idp.Config.
@@ -118,6 +122,12 @@ func (c *Config) complete() error {
 			return err
 		}
 		c.Bin = filepath.Join(root, "bin")
+	}
+	if c.Driver == "" {
+		c.Driver = "gvisor"
+	}
+	if c.StartTime == 0 {
+		c.StartTime = startTime
 	}
 	if c.ImageDir == "" {
 		c.ImageDir = os.Getenv(EnvImageDir)

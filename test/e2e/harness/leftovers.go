@@ -23,7 +23,7 @@ const lookEvery = 50 * time.Millisecond
 // cgroups of the machines with the given ids.
 func Leftovers(stateDir string, ids []string) []string {
 	left := processesOf(stateDir)
-	for _, pattern := range []string{"gvisor/machines/*", "gvisor/runsc/*_sandbox*"} {
+	for _, pattern := range []string{"gvisor/machines/*", "gvisor/runsc/*_sandbox*", "qemu/machines/*"} {
 		files, _ := filepath.Glob(filepath.Join(stateDir, pattern))
 		for _, f := range files {
 			left = append(left, "file "+f)

@@ -35,7 +35,7 @@ func (r *Rig) Restart(ctx context.Context, flags ...string) error {
 	args := append([]string{
 		"serve", "--listen", r.address, "--state", r.StateDir(), "--upstreams-file", r.upstreamFile(), "--ca-files", r.caFile(),
 		"--image-dir", r.cfg.ImageDir, "--guest", filepath.Join(r.cfg.Bin, "anteroom-guest"), "--runsc", filepath.Join(r.cfg.Bin, "runsc"),
-		"--user", "", "--log-level", "debug", "--warm-machines", "0",
+		"--driver", r.cfg.Driver, "--user", "", "--log-level", "debug", "--warm-machines", "0",
 	}, slices.Concat(r.cfg.Flags, flags)...)
 	if len(r.cfg.Upstreams) == 0 {
 		args = append(args, "--shared-upstream")
@@ -71,7 +71,7 @@ func (r *Rig) Restart(ctx context.Context, flags ...string) error {
 		}
 		p.err = cmd.Wait()
 	}()
-	late := time.NewTimer(startTime)
+	late := time.NewTimer(r.cfg.StartTime)
 	defer late.Stop()
 	select {
 	case <-ready:

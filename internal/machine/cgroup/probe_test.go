@@ -1,6 +1,6 @@
 //go:build linux
 
-package gvisor
+package cgroup
 
 import (
 	"os"
@@ -68,18 +68,18 @@ func TestProbeUnified(t *testing.T) {
 			}
 		})
 	}
-	if err := probeUnified(t.TempDir(), writeCgroup); err == nil {
+	if err := probeUnified(t.TempDir(), writeFile); err == nil {
 		t.Error("a directory that is no cgroup")
 	}
 }
 
 // What a probe tries on this very host is gone afterwards.
-func TestCgroupsLeavesNothing(t *testing.T) {
-	ok, why := Cgroups()
+func TestProbeLeavesNothing(t *testing.T) {
+	ok, why := Probe()
 	if ok != (why == "") {
 		t.Errorf("%v, %q", ok, why)
 	}
-	for _, pattern := range []string{cgroupRoot + "/anteroom-probe-*", cgroupRoot + "/*/anteroom-probe-*"} {
+	for _, pattern := range []string{Root + "/anteroom-probe-*", Root + "/*/anteroom-probe-*"} {
 		if left, err := filepath.Glob(pattern); err != nil || len(left) > 0 {
 			t.Errorf("left behind: %v, %v", left, err)
 		}

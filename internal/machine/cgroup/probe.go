@@ -1,6 +1,6 @@
 //go:build linux
 
-package gvisor
+package cgroup
 
 import (
 	"crypto/rand"
@@ -14,18 +14,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Cgroups says whether this host lets a driver limit the memory and CPU of its
+// Probe says whether this host lets a driver limit the memory and CPU of its
 // machines, and if not, why. What it tries is gone when it returns.
-func Cgroups() (ok bool, why string) {
+func Probe() (ok bool, why string) {
 	var fs unix.Statfs_t
-	err := unix.Statfs(cgroupRoot, &fs)
+	err := unix.Statfs(Root, &fs)
 	switch {
 	case err != nil:
 		err = fmt.Errorf("no cgroup file system is mounted: %w", err)
 	case fs.Type == unix.CGROUP2_SUPER_MAGIC:
-		err = probeUnified(cgroupRoot, writeCgroup)
+		err = probeUnified(Root, writeFile)
 	default:
-		err = probeMemory(filepath.Join(cgroupRoot, "memory"))
+		err = probeMemory(filepath.Join(Root, "memory"))
 	}
 	if err != nil {
 		return false, err.Error()
@@ -105,8 +105,8 @@ func probeUnified(root string, write func(file, text string) error) (err error) 
 // probeName is that of a group which nobody else makes.
 func probeName() string { return "anteroom-probe-" + rand.Text() }
 
-// writeCgroup writes to a file of a cgroup file system.
-func writeCgroup(file, text string) error {
+// writeFile writes to a file of a cgroup file system.
+func writeFile(file, text string) error {
 	f, err := os.OpenFile(file, os.O_WRONLY, 0)
 	if err != nil {
 		return err

@@ -1,6 +1,9 @@
 //go:build linux
 
-package gvisor
+// Package process tells processes apart by number and start time, so that one
+// that has got the number of another is not taken for it, waits for them and
+// kills them.
+package process
 
 import (
 	"bytes"
@@ -15,9 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startTime is when the process began, in clock ticks since boot: with its
+// StartTime is when the process began, in clock ticks since boot: with its
 // number, its identity. A number that was used again has another.
-func startTime(pid int) (uint64, error) {
+// os.ErrProcessDone says that it has ended and was not waited for yet.
+func StartTime(pid int) (uint64, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
@@ -33,18 +37,18 @@ func startTime(pid int) (uint64, error) {
 	return strconv.ParseUint(fields[19], 10, 64)
 }
 
-// running says whether the process with this number and start time runs.
-func running(pid int, start uint64) bool {
+// Running says whether the process with this number and start time runs.
+func Running(pid int, start uint64) bool {
 	if pid <= 0 {
 		return false
 	}
-	now, err := startTime(pid)
+	now, err := StartTime(pid)
 	return err == nil && now == start
 }
 
-// waitProcess returns nil once the process with this number and start time no
+// Wait returns nil once the process with this number and start time no
 // longer runs, at once if another has its number.
-func waitProcess(ctx context.Context, pid int, start uint64) error {
+func Wait(ctx context.Context, pid int, start uint64) error {
 	if pid <= 0 {
 		return nil
 	}
@@ -57,7 +61,7 @@ func waitProcess(ctx context.Context, pid int, start uint64) error {
 	}
 	defer func() { _ = unix.Close(fd) }()
 	// Only now: a process whose descriptor we hold cannot be replaced.
-	if !running(pid, start) {
+	if !Running(pid, start) {
 		return nil
 	}
 	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
@@ -89,32 +93,44 @@ func waitProcess(ctx context.Context, pid int, start uint64) error {
 	}
 }
 
-// maxKillRounds is how often killMachine looks for more processes: one that is
-// being killed may just have started another.
+// maxKillRounds is how often Kill looks for more processes: one that is being
+// killed may just have started another.
 const maxKillRounds = 10
 
-// killMachine ends every process of runsc that works for the machine: its
-// sandbox, its gofer, and a runsc that an earlier server has started and that
-// is still making it. All of them name the machine's log file, which no other
-// process does.
-func killMachine(ctx context.Context, logFile string) error {
+// Kill ends every process whose arguments match says are those of one to be
+// killed, and returns once there is none left.
+func Kill(ctx context.Context, match func(args [][]byte) bool) error {
+	return KillAll(ctx, func(pid int) bool { return match(Arguments(pid)) })
+}
+
+// KillOnce is one round of Kill; found says that there was something to kill.
+func KillOnce(ctx context.Context, match func(args [][]byte) bool) (found bool, err error) {
+	return KillAllOnce(ctx, func(pid int) bool { return match(Arguments(pid)) })
+}
+
+// KillAll is Kill for processes that are known by more than their arguments.
+// match is asked twice for each: the second time while its number cannot come to
+// mean another process.
+func KillAll(ctx context.Context, match func(pid int) bool) error {
 	for range maxKillRounds {
-		found, err := killOnce(ctx, logFile)
+		found, err := KillAllOnce(ctx, match)
 		if err != nil || !found {
 			return err
 		}
 	}
-	return fmt.Errorf("processes that name %s come again and again", logFile)
+	return errors.New("processes that were killed come again and again")
 }
 
-func killOnce(ctx context.Context, logFile string) (found bool, err error) {
+// KillAllOnce is one round of KillAll; found says that there was something to
+// kill.
+func KillAllOnce(ctx context.Context, match func(pid int) bool) (found bool, err error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return false, err
 	}
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || !names(arguments(pid), logFile) {
+		if err != nil || !match(pid) {
 			continue
 		}
 		fd, err := unix.PidfdOpen(pid, 0)
@@ -122,7 +138,7 @@ func killOnce(ctx context.Context, logFile string) (found bool, err error) {
 			continue // it has just ended
 		}
 		// Looked at again through a descriptor that can't come to mean another.
-		if names(arguments(pid), logFile) {
+		if match(pid) {
 			found = true
 			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 			err = pollEnd(ctx, fd)
@@ -151,18 +167,8 @@ func pollEnd(ctx context.Context, fd int) error {
 	return ctx.Err()
 }
 
-// names says whether a process with these arguments is runsc's, with this file
-// as its log.
-func names(args [][]byte, logFile string) bool {
-	for i, arg := range args {
-		if string(arg) == "--log="+logFile || i > 0 && string(args[i-1]) == "--log" && string(arg) == logFile {
-			return true
-		}
-	}
-	return false
-}
-
-func arguments(pid int) [][]byte {
+// Arguments are a process's command line; none if it cannot be read.
+func Arguments(pid int) [][]byte {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline"))
 	if err != nil {
 		return nil
