@@ -121,7 +121,7 @@ func chooseDriver(ctx context.Context, cfg Config, golden image.Image) (d hostDr
 	if err != nil {
 		why = err.Error()
 	} else {
-		kvm := false
+		var kvm bool
 		if kvm, why = q.Acceleration(); kvm {
 			return q, why + "; " + without, nil
 		}

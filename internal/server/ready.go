@@ -30,7 +30,7 @@ func canSignIn(ctx context.Context, cfg Config, driver string, db *sqlite.DB, se
 	return nil
 }
 
-// checkPrograms looks for a driver's programs.
+// checkPrograms looks for a driver's programs, or those that "auto" ends with.
 func checkPrograms(cfg Config, driver string) error {
 	switch driver {
 	case DriverQEMU:

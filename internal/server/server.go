@@ -75,6 +75,9 @@ func ready(ctx context.Context, cfg Config) error {
 	if os.Geteuid() != 0 {
 		return ErrNotRoot
 	}
+	if err := checkPrograms(cfg, cfg.Driver); err != nil {
+		return err
+	}
 	if err := CheckGuest(ctx, cfg.Guest); err != nil {
 		return err
 	}
