@@ -106,10 +106,11 @@ func chooseDriver(ctx context.Context, cfg Config, golden image.Image) (d hostDr
 	if err != nil {
 		why = err.Error()
 	} else {
-		kvm := false
-		if kvm, why = q.Acceleration(); kvm {
-			return q, why, nil
+		kvm, how := q.Acceleration()
+		if kvm {
+			return q, how, nil
 		}
+		why = how
 		if err := q.Close(); err != nil {
 			return nil, "", err
 		}

@@ -29,7 +29,7 @@ func checkRunsc(path string) error {
 // checkQEMU looks for the qemu-system-x86_64 program.
 func checkQEMU(path string) error {
 	if err := unix.Access(path, unix.X_OK); err != nil {
-		return fmt.Errorf("QEMU's program is missing: install it (apt-get install qemu-system-x86), or name it with --qemu: %s: %w", path, err) //nolint:staticcheck // a name
+		return fmt.Errorf("QEMU's program is missing: install it (apt-get install qemu-system-x86), or name it with --qemu: %s: %w", path, err)
 	}
 	return nil
 }

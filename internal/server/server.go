@@ -75,6 +75,13 @@ func ready(ctx context.Context, cfg Config) error {
 	if os.Geteuid() != 0 {
 		return ErrNotRoot
 	}
+	check, program := checkRunsc, cfg.Runsc
+	if cfg.Driver == DriverQEMU {
+		check, program = checkQEMU, cfg.QEMU
+	}
+	if err := check(program); err != nil {
+		return err
+	}
 	if err := CheckGuest(ctx, cfg.Guest); err != nil {
 		return err
 	}

@@ -64,7 +64,7 @@ func realConfig(t *testing.T) Config {
 		t.Fatalf("the golden image (make image builds it): %v", err)
 	}
 	return Config{
-		QEMU: program, Image: withShell(t, img), StateDir: devState(t),
+		QEMU: program, Image: withShell(t, img), StateDir: filepath.Join(t.TempDir(), "qemu"),
 		Logger: slog.New(slog.DiscardHandler), HomeBytes: 1 << 30,
 	}
 }
@@ -474,11 +474,4 @@ func usage(d *Driver) func(t *testing.T, id string) (time.Duration, int64) {
 		}
 		return cpu, memory
 	}
-}
-
-func devState(t *testing.T) string {
-	if s := os.Getenv("QSTATE"); s != "" {
-		return s
-	}
-	return filepath.Join(t.TempDir(), "qemu")
 }

@@ -169,7 +169,7 @@ func (d *Driver) spawn(uid int, f *descriptors, args []string) (r ref, said func
 	cmd.Dir = "/"
 	cmd.ExtraFiles = f.files
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setsid:     true,                                                                        // a signal to the server's group must not reach machines
+		Setsid:     true,                                                                          // a signal to the server's group must not reach machines
 		Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid), Groups: groups(args)}, //nolint:gosec // a user id
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
 	}

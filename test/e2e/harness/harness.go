@@ -46,14 +46,14 @@ const cleanUpTime = 90 * time.Second
 
 // Config says how a rig is made. The zero value is usable.
 type Config struct {
-	Bin      string    // see EnvBin
-	ImageDir string    // see EnvImageDir
-	Flags    []string  // more flags of anteroom serve
+	Bin      string   // see EnvBin
+	ImageDir string   // see EnvImageDir
+	Flags    []string // more flags of anteroom serve
 	// Driver makes the machines; default gvisor. StartTime limits the server's
 	// start, the snapshot included; default 3 minutes.
 	Driver    string
 	StartTime time.Duration
-	Log      io.Writer // gets the server's log too, beside the file
+	Log       io.Writer // gets the server's log too, beside the file
 	// StateBytes, if not 0, puts the state directory on a disk of that size.
 	StateBytes int64
 	// Sites are further hosts that the machines reach; see idp.Config.
