@@ -19,10 +19,14 @@ const (
 	lookLast  = 250 * time.Millisecond
 )
 
+// quietTime is how long a window is minimised, and shown, in turns.
+const quietTime = 8 * time.Second
+
 // waitForWindow returns once a window whose title begins with title is shown. If
-// quietly is set, the window is minimised from when it is there until it has that
-// title: a slow machine's Chromium would draw its signs of loading, picture after
-// picture, and not come to load.
+// quietly is set, the window is minimised while it has another title: a slow
+// machine's Chromium would draw its signs of loading, picture after picture, and
+// not come to load. It is shown now and then all the same, since there is no
+// promise that what is not seen gets its title.
 func waitForWindow(ctx context.Context, title string, quietly bool) error {
 	x, err := xgb.NewConnDisplay(display)
 	if err != nil {
@@ -30,24 +34,22 @@ func waitForWindow(ctx context.Context, title string, quietly bool) error {
 	}
 	defer x.Close()
 	w := windows{x: x, root: xproto.Setup(x).DefaultScreen(x).Root}
-	minimised := map[xproto.Window]bool{}
+	minimised, since := false, time.Time{}
 	for wait := lookFirst; ; wait = min(wait+wait/4, lookLast) {
 		all, err := w.list()
 		if err != nil {
 			return err
 		}
 		for _, window := range all {
-			if strings.HasPrefix(w.title(window), title) {
-				if minimised[window] {
-					return w.tell(window, "_NET_ACTIVE_WINDOW", fromPager)
-				}
+			ready := strings.HasPrefix(w.title(window), title)
+			if ready && !minimised {
 				return nil
 			}
-			if quietly && !minimised[window] {
-				if err := w.tell(window, "WM_CHANGE_STATE", iconic); err != nil {
+			if ready || quietly && time.Since(since) > quietTime {
+				minimised, since = !ready && !minimised, time.Now()
+				if err := w.show(window, !minimised); err != nil {
 					return err
 				}
-				minimised[window] = true
 			}
 		}
 		select {
@@ -97,6 +99,14 @@ func (w windows) title(window xproto.Window) string {
 		return ""
 	}
 	return string(is.Value)
+}
+
+// show has a window shown, or minimised.
+func (w windows) show(window xproto.Window, shown bool) error {
+	if shown {
+		return w.tell(window, "_NET_ACTIVE_WINDOW", fromPager)
+	}
+	return w.tell(window, "WM_CHANGE_STATE", iconic)
 }
 
 // tell sends the window manager a message about a window.

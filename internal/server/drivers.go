@@ -121,10 +121,11 @@ func chooseDriver(ctx context.Context, cfg Config, golden image.Image) (d hostDr
 	if err != nil {
 		why = err.Error()
 	} else {
-		var kvm bool
-		if kvm, why = q.Acceleration(); kvm {
-			return q, why + "; " + without, nil
+		kvm, how := q.Acceleration()
+		if kvm {
+			return q, how + "; " + without, nil
 		}
+		why = how
 		if err := q.Close(); err != nil {
 			return nil, "", err
 		}

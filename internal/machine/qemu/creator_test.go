@@ -21,6 +21,7 @@ const creatorEnv = "ANTEROOM_TEST_CREATOR"
 
 type creation struct {
 	Config Config
+	Image  string // its path, which is not in what describes it
 	ID     string
 }
 
@@ -31,6 +32,7 @@ func creatorMain() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	c.Config.Image.Path = c.Image
 	c.Config.Logger = slog.New(slog.DiscardHandler)
 	d, err := New(context.Background(), c.Config)
 	if err != nil {
@@ -53,7 +55,7 @@ func creatorMain() int {
 func creator(t *testing.T, cfg Config, id string) *exec.Cmd {
 	t.Helper()
 	cfg.Logger = nil
-	config, err := json.Marshal(creation{Config: cfg, ID: id})
+	config, err := json.Marshal(creation{Config: cfg, Image: cfg.Image.Path, ID: id})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -89,12 +89,23 @@ func (d *Driver) kvm(ctx context.Context) (works bool, why string) {
 	return now.Works, now.Why
 }
 
-// tryKVM starts a guest on KVM that does nothing but to switch itself off.
+// tryKVM says why no guest boots on KVM.
 func (d *Driver) tryKVM(ctx context.Context) error {
-	if err := unix.Access(kvmDevice, unix.R_OK|unix.W_OK); err != nil {
+	var st unix.Stat_t
+	if err := unix.Stat(kvmDevice, &st); err != nil {
 		return fmt.Errorf("%s: %w", kvmDevice, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	// QEMU is not root, and must not be in root's group.
+	if st.Mode&0o060 != 0o060 || st.Gid == 0 {
+		return fmt.Errorf("%s is for root only (chgrp kvm %s && chmod 0660 %s gives it to a group)", kvmDevice, kvmDevice, kvmDevice)
+	}
+	return d.tryBoot(ctx, withKVM, probeTime)
+}
+
+// tryBoot starts a guest that does nothing but to switch itself off, and returns
+// nil if it has within a time. Nothing of it is left.
+func (d *Driver) tryBoot(ctx context.Context, accelerator string, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	undo, stop := context.WithTimeout(context.WithoutCancel(ctx), destroyTimeout)
 	defer stop()
@@ -104,19 +115,19 @@ func (d *Driver) tryKVM(ctx context.Context) error {
 	if err := os.Mkdir(d.machineDir(probeMachine), 0o700); err != nil {
 		return err
 	}
-	err := d.bootOnce(ctx)
+	err := d.bootOnce(ctx, accelerator)
 	return errors.Join(err, d.remove(undo, probeMachine))
 }
 
 // bootOnce starts the probe's guest and returns nil once it has switched itself
 // off. A guest that crashes resets.
-func (d *Driver) bootOnce(ctx context.Context) error {
+func (d *Driver) bootOnce(ctx context.Context, accelerator string) error {
 	uid, err := d.takeUID(probeMachine)
 	if err != nil {
 		return err
 	}
 	var f descriptors
-	args, err := d.probeArguments(&f)
+	args, err := d.probeArguments(&f, accelerator)
 	if err != nil {
 		f.close()
 		return err
@@ -138,8 +149,8 @@ func (d *Driver) bootOnce(ctx context.Context) error {
 }
 
 // probeArguments are those of the probe's QEMU: no disk, no line.
-func (d *Driver) probeArguments(f *descriptors) ([]string, error) {
-	args := append([]string{"-name", d.machineDir(probeMachine), "-S"}, machineFlags(withKVM, machine.Spec{MemoryBytes: 256 << 20, CPUs: 1})...)
+func (d *Driver) probeArguments(f *descriptors, accelerator string) ([]string, error) {
+	args := append([]string{"-name", d.machineDir(probeMachine), "-S"}, machineFlags(accelerator, machine.Spec{MemoryBytes: 256 << 20, CPUs: 1})...)
 	kernel, err := os.Open(d.cfg.Image.Vmlinux())
 	if err != nil {
 		return nil, err
@@ -148,7 +159,7 @@ func (d *Driver) probeArguments(f *descriptors) ([]string, error) {
 	if err != nil {
 		return nil, errors.Join(err, kernel.Close())
 	}
-	args = append(args, kernelFlags(f, kernel, initrd, commandLine(withKVM, "probe"))...)
+	args = append(args, kernelFlags(f, kernel, initrd, commandLine(accelerator, "probe"))...)
 	listener, err := d.listen(probeMachine, qmpSocket)
 	if err != nil {
 		return nil, err

@@ -64,7 +64,7 @@ func realConfig(t *testing.T) Config {
 		t.Fatalf("the golden image (make image builds it): %v", err)
 	}
 	return Config{
-		QEMU: program, Image: withShell(t, img), StateDir: devState(t),
+		QEMU: program, Image: withShell(t, img), StateDir: filepath.Join(t.TempDir(), "qemu"),
 		Logger: slog.New(slog.DiscardHandler), HomeBytes: 1 << 30,
 	}
 }
@@ -201,6 +201,8 @@ func TestConformance(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("the snapshot has %d MB, saved in %s", info.Size()/1e6, time.Since(began).Round(100*time.Millisecond))
+	t.Run("a probe", func(t *testing.T) { testProbe(t, cfg, d) })
+	t.Run("the image is read-only", func(t *testing.T) { testReadOnly(t, d) })
 	build := agentBuild(t, d)
 	machinetest.Run(t, func(*testing.T) machinetest.Setup {
 		return machinetest.Setup{
@@ -230,6 +232,42 @@ func TestConformance(t *testing.T) {
 			Exec:    func(t *testing.T, id, command string) string { return inside(t, d, id, command) },
 		}
 	})
+}
+
+// testProbe: what is tried on KVM works where a guest boots, and leaves nothing.
+func testProbe(t *testing.T, cfg Config, d *Driver) {
+	before := trace(t, cfg.StateDir)
+	if err := d.tryBoot(t.Context(), emulated, 2*time.Minute); err != nil {
+		t.Errorf("a guest that boots: %v", err)
+	}
+	if err := d.tryBoot(t.Context(), emulated, 200*time.Millisecond); err == nil {
+		t.Error("a guest that does not boot in time is said to boot")
+	}
+	if after := trace(t, cfg.StateDir); !slices.Equal(before, after) {
+		t.Errorf("before: %q\nafter:  %q", before, after)
+	}
+}
+
+// testReadOnly: nobody in a machine can write to the image.
+func testReadOnly(t *testing.T, d *Driver) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	const id = "readonlyimage"
+	if _, err := d.Create(ctx, machine.Spec{ID: id, Kind: machine.Browser}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := d.Destroy(context.WithoutCancel(ctx), id); err != nil {
+			t.Error(err)
+		}
+	}()
+	const write = "blockdev --setrw /dev/vda; echo x | dd of=/dev/vda conv=fsync 2>&1 | tail -1; cat /sys/block/vda/ro"
+	if out := inside(t, d, id, write); !strings.Contains(out, "not permitted") || !strings.HasSuffix(out, "1") {
+		t.Errorf("writing to the image: %q", out)
+	}
+	if out := inside(t, d, id, "grep -c . /proc/modules; finit=1; echo 0 > /proc/sys/kernel/modules_disabled; cat /proc/sys/kernel/modules_disabled"); !strings.HasSuffix(out, "1") {
+		t.Errorf("modules can be loaded: %q", out)
+	}
 }
 
 // agentBuild asks a machine for its agent's build.
@@ -436,11 +474,4 @@ func usage(d *Driver) func(t *testing.T, id string) (time.Duration, int64) {
 		}
 		return cpu, memory
 	}
-}
-
-func devState(t *testing.T) string {
-	if s := os.Getenv("QSTATE"); s != "" {
-		return s
-	}
-	return filepath.Join(t.TempDir(), "qemu")
 }

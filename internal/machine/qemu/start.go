@@ -170,8 +170,8 @@ func (d *Driver) spawn(uid int, f *descriptors, args []string) (r ref, said func
 	cmd.Dir = "/"
 	cmd.ExtraFiles = f.files
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setsid:     true,                                                                        // a signal to the server's group must not reach machines
-		Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid), Groups: d.groups()}, //nolint:gosec // a user id
+		Setsid:     true,                                                                          // a signal to the server's group must not reach machines
+		Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid), Groups: groups(args)}, //nolint:gosec // a user id
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
 	}
 	// Read for as long as there is this process, so that it does not fill
@@ -191,7 +191,7 @@ func (d *Driver) spawn(uid int, f *descriptors, args []string) (r ref, said func
 	words := make(chan string, 1)
 	go func() {
 		first, _ := io.ReadAll(io.LimitReader(out, maxSaid))
-		words <- strings.TrimSpace(string(first))
+		words <- strings.ReplaceAll(strings.TrimSpace(string(first)), "\n", "; ")
 		_, _ = io.Copy(io.Discard, out)
 		_ = out.Close()
 		_ = cmd.Wait() // so that it does not stay a zombie; others tell when it has ended
@@ -208,13 +208,11 @@ func (d *Driver) spawn(uid int, f *descriptors, args []string) (r ref, said func
 	return ref{PID: pid, StartTime: start, Program: d.cfg.QEMU}, said, nil
 }
 
-// groups are the further groups of a QEMU: the one that may use /dev/kvm.
-func (d *Driver) groups() []uint32 {
-	if d.accelerator != withKVM {
-		return nil
-	}
+// groups are the further groups of a QEMU with these arguments: the one that may
+// use /dev/kvm, if it does.
+func groups(args []string) []uint32 {
 	var st unix.Stat_t
-	if err := unix.Stat(kvmDevice, &st); err != nil {
+	if !slices.Contains(args, withKVM) || unix.Stat(kvmDevice, &st) != nil {
 		return nil
 	}
 	return []uint32{st.Gid}
