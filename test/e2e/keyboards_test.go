@@ -223,6 +223,9 @@ func atTypingPage(t *testing.T, ctx context.Context, name string, flags ...strin
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
+		// The next server does not know the provider.
+		must(t, who.Call(ctx, http.MethodDelete, "/sessions/"+session, nil, nil))
+		must(t, shared.rig.WaitNoBrowserMachines(ctx))
 		must(t, shared.rig.Stop(ctx))
 		must(t, shared.rig.Restart(ctx))
 	})

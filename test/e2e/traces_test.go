@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -128,6 +129,9 @@ func TestQuiet(t *testing.T) {
 		s, err := shared.rig.DB().Session(ctx, session.ID(m[1]))
 		must(t, err)
 		file, err := files.Get(s.Provider)
+		if errors.Is(err, provider.ErrUnknown) {
+			continue // a tool that another test has made up
+		}
 		must(t, err)
 		if !slices.Contains(slices.Concat(file.Hosts, also[s.Provider]), m[2]) {
 			strange[s.Provider+": "+m[2]]++
