@@ -213,20 +213,6 @@ describe("going up", () => {
     expect(r.states.at(-1)?.reason).toBe("");
   });
 
-  it("waits for still hands as long as that takes, and blames no network meanwhile", async () => {
-    const r = await down();
-    await r.pass(4000);
-    const { reason } = r.states.at(-1) as LadderState;
-    r.world.calm = false;
-    r.last("udp").life.ready();
-    await r.pass(5 * TRY_MS);
-    expect(r.last("udp").gone).toBe(false);
-    expect(r.states.at(-1)?.reason).toBe(reason);
-    r.world.calm = true;
-    await r.pass(200);
-    expect(r.on()).toBe("udp");
-  });
-
   it("stays where it is when the video ends while it waits", async () => {
     const r = await down();
     await r.pass(4000);

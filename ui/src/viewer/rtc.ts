@@ -13,8 +13,7 @@ import { decode, encode, pieces, type Closing, type Input, type Point, type Role
 
 export interface VideoOptions {
   session: string;
-  /** The name that all connections of this window have. */
-  window: string;
+  window: string; // the name that all connections of this window have
   transport: "udp" | "tcp";
   iceServers: RTCIceServer[];
   stage: HTMLElement;
@@ -23,14 +22,13 @@ export interface VideoOptions {
 
 const LOOK_MS = 250;
 const RESIZE_MS = 150;
-// How long leaving waits for the server to say what it has handed on.
-const LEAVE_MS = 700;
+const LEAVE_MS = 700; // for the server to say what it has handed on
 
 /** What a message says before its number is known; Omit would merge the kinds. */
 type Unnumbered = Input extends infer I ? (I extends { id: number } ? Omit<I, "id"> : never) : never;
 
-/** VideoScreen is the display over WebRTC: video one way, input the other. It
- * uses one of the server's protocols only, so that what is tried next is known. */
+/** VideoScreen is the display over WebRTC: video one way, input the other, by one
+ * of the server's protocols only, so that what is tried next is known. */
 export class VideoScreen implements Screen {
   readonly transport: "udp" | "tcp";
   readonly video = document.createElement("video");
@@ -130,8 +128,7 @@ export class VideoScreen implements Screen {
 
   takeControl(): void {
     this.say({ control: true });
-    // What is done from here on comes after it.
-    if (this.open) this.role = null;
+    if (this.open) this.role = null; // what is done from here on comes after it
   }
 
   nudge(): void {
@@ -292,7 +289,6 @@ export class VideoScreen implements Screen {
   }
 
   private readonly onPageHide = (): void => this.end("broken");
-
   private end(why: Ended): void {
     if (this.over) return;
     this.over = true;
