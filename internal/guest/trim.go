@@ -13,10 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What trimMemory takes at a time, and leaves alone, in bytes.
+// What trimMemory takes at a time, leaves free, and leaves of the files that are
+// mapped, which come back from the image when they are used; bytes.
 const (
 	trimPiece   = 4 << 20
 	trimReserve = 40 << 20
+	trimFiles   = 144 << 20
 )
 
 // trimMemory makes the machine's free memory zeros, which take no room in a
@@ -45,11 +47,12 @@ func trimMemory() error {
 		}
 	}()
 	for {
-		free, err := freeMemory()
+		free, files, err := memory()
 		if err != nil {
 			return err
 		}
-		if free < trimPiece+trimReserve {
+		// The kernel makes room by forgetting files.
+		if free < trimPiece+trimReserve && files < trimFiles {
 			return nil
 		}
 		piece, err := unix.Mmap(-1, 0, trimPiece, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
@@ -60,18 +63,23 @@ func trimMemory() error {
 	}
 }
 
-// freeMemory is what is used for nothing at all, in bytes.
-func freeMemory() (int64, error) {
+// memory is what is used for nothing at all, and what is used for files that are
+// on a disk, in bytes.
+func memory() (free, files int64, err error) {
 	f, err := os.Open("/proc/meminfo")
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer func() { _ = f.Close() }()
+	values := map[string]int64{}
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if rest, ok := strings.CutPrefix(lines.Text(), "MemFree:"); ok {
-			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 10, 64)
-			return kib << 10, err
+		name, rest, _ := strings.Cut(lines.Text(), ":")
+		if kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 10, 64); err == nil {
+			values[name] = kib << 10
 		}
 	}
-	return 0, errors.New("/proc/meminfo has no MemFree")
+	if values["MemFree"] == 0 {
+		return 0, 0, errors.New("/proc/meminfo has no MemFree")
+	}
+	return values["MemFree"], values["Active(file)"] + values["Inactive(file)"], nil
 }
