@@ -217,6 +217,9 @@ func (s *Service) Run(ctx context.Context) error {
 	s.mu.Unlock()
 	defer s.stop()
 	if err := s.recover(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // the next server takes over what is left
+		}
 		return fmt.Errorf("taking over from the last run: %w", err)
 	}
 	close(s.ready)

@@ -239,6 +239,7 @@ func (h *held) LiveVMs(ctx context.Context) ([]store.VM, error) {
 	select {
 	case <-h.open:
 	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 	return out, err
 }
@@ -275,6 +276,18 @@ func TestNothingStartsBeforeTakingOver(t *testing.T) {
 		if w.cli().ID() != vm.ID || w.host.Started() != 2 {
 			t.Errorf("machine %s runs, %s was given; %d were started", w.cli().ID(), vm.ID, w.host.Started())
 		}
+	})
+}
+
+// TestStoppedWhileTakingOver: that is an end like any other.
+func TestStoppedWhileTakingOver(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		s := w.serve(func(c *control.Config) { c.Database = &held{w.db, make(chan struct{})} })
+		id := w.start(s, "claude")
+		s.stop() // fails the test if Run returns an error
+		w.script(fake.Script{Login: signsIn(1)}, fake.Script{})
+		w.serve()
+		w.reach(id, session.Completed)
 	})
 }
 

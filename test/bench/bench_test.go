@@ -204,7 +204,7 @@ func TestScreen(t *testing.T) {
 	if s.painted() || s.shows(idp.Codex) {
 		t.Error("a black screen shows something")
 	}
-	if err := s.until(s.painted); err != nil {
+	if err := s.until(s.whole(), s.painted); err != nil {
 		t.Fatal(err)
 	}
 	if !s.shows(idp.Codex) || s.shows(idp.Claude) {
@@ -222,7 +222,7 @@ func TestScreenRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, 100, 100, update)
-			if err := s.until(s.painted); err == nil {
+			if err := s.until(s.whole(), s.painted); err == nil {
 				t.Error("it was taken")
 			}
 		})

@@ -222,6 +222,9 @@ func (b *bench) group(ctx context.Context, group []part, done map[string]bool) (
 			b.report.leaveOut("%s (%s): broken off, %v", p.does, p.name, err)
 			errs = append(errs, fmt.Errorf("%s: %w", p.name, err))
 			b.steps.Note("The server's log ends with:\n%s", s.rig.LogTail(15))
+			if err := s.endAll(ctx); err != nil { // what it has left is not the next one's
+				errs = append(errs, err)
+			}
 		}
 		if ctx.Err() != nil {
 			break

@@ -160,8 +160,8 @@ const timesIntro = `
   shows more than one colour (first frame) or the tool's sign-in page. The
   browser runs on the measured machine, beside everything else.
 - *API*: a program POSTs, follows the events, connects to the screen as soon as
-  there is one, and asks for the whole of it, uncompressed; until more than one
-  colour, or the sign-in page, has come.
+  there is one, and asks for the whole of it, uncompressed, until more than one
+  colour has come; then for the line down its middle until the sign-in page has.
 - *from the warm pool*: two machines are ready when the sign-in is asked for; the
   server's metrics are asked whether it was given one of them.
 - One after the other, each with nothing else running, unless it says otherwise.

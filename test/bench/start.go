@@ -158,11 +158,11 @@ func (w *waiting) see(ctx context.Context, s *subject, provider idp.Provider, be
 	if w.screen, err = watch(w.conn); err != nil {
 		return err
 	}
-	if err := w.screen.until(w.screen.painted); err != nil {
+	if err := w.screen.until(w.screen.whole(), w.screen.painted); err != nil {
 		return err
 	}
 	w.frame = time.Since(began)
-	if err := w.screen.until(func() bool { return w.screen.shows(provider) }); err != nil {
+	if err := w.screen.until(w.screen.middle(), func() bool { return w.screen.shows(provider) }); err != nil {
 		return err
 	}
 	w.page = time.Since(began)
