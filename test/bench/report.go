@@ -23,12 +23,13 @@ const megabyte = 1_000_000
 
 // report is what BENCH.md is made of.
 type report struct {
-	host   host
-	times  []*measure
-	memory []memoryRow
-	speed  []speedRow
-	egress *egressReport
-	view   *viewReport
+	host    host
+	times   []*measure
+	memory  []memoryRow
+	speed   []speedRow
+	egress  *egressReport
+	view    *viewReport
+	streams []streamsRow
 
 	leftOut []string // what was not measured, or not as often as it was to be
 }
@@ -146,6 +147,9 @@ whether it was; a run with another one counts as failed.
 	}
 	if r.view != nil {
 		b.WriteString(r.view.markdown())
+	}
+	if len(r.streams) > 0 {
+		b.WriteString(streamsMarkdown(r.streams))
 	}
 	if r.egress != nil {
 		b.WriteString(r.egress.markdown())

@@ -85,3 +85,32 @@ func (u *User) Viewer(ctx context.Context, id string) (net.Conn, error) {
 	}
 	return websocket.NetConn(ctx, ws, websocket.MessageBinary), nil
 }
+
+// Watch hands the server the offer of a peer connection for a session's screen,
+// as the page does, and returns the answer.
+func (u *User) Watch(ctx context.Context, id, offer string) (answer string, err error) {
+	var t struct{ Ticket string }
+	if err := u.Call(ctx, http.MethodPost, "/sessions/"+id+"/tickets", nil, &t); err != nil {
+		return "", err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, u.rig.URL()+"/api/v1/sessions/"+id+"/webrtc", strings.NewReader(offer))
+	if err != nil {
+		return "", fmt.Errorf("harness: %w", err)
+	}
+	req.Header.Set("Authorization", "Bearer "+u.token.Reveal())
+	req.Header.Set("Content-Type", "application/sdp")
+	req.Header.Set("Anteroom-Ticket", t.Ticket)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", fmt.Errorf("harness: watch: %w", err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	if err != nil {
+		return "", fmt.Errorf("harness: watch: %w", err)
+	}
+	if res.StatusCode != http.StatusCreated {
+		return "", fmt.Errorf("harness: watch: %s: %s", res.Status, body)
+	}
+	return string(body), nil
+}
