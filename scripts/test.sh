@@ -52,7 +52,7 @@ go_test() {
 
 # What needs machines: one package at a time, since their tests measure time and
 # memory; after the rest, so that they fail for a reason of their own.
-machine_packages() { go list ./internal/machine/gvisor/... ./test/... | grep -E '/machine/gvisor|/test/(e2e|egress|live)(/|$)'; }
+machine_packages() { go list ./internal/machine/{gvisor,qemu}/... ./test/... | grep -E '/machine/(gvisor|qemu)|/test/(e2e|egress|live)(/|$)'; }
 other_packages() { go list ./... | grep -Fvxf <(machine_packages); }
 
 unit() {
