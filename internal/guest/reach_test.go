@@ -74,3 +74,22 @@ func TestAcceptHost(t *testing.T) {
 		t.Errorf("it ended with %v", err)
 	}
 }
+
+func TestReachNobody(t *testing.T) {
+	dial, _, err := Reach("virtio:no.such.port")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if conn, err := dial(t.Context()); err == nil {
+		_ = conn.Close()
+		t.Error("a port that is not there")
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if dial, _, err = Reach("vsock:7411"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dial(ended); err == nil {
+		t.Error("it dials with a context that has ended")
+	}
+}

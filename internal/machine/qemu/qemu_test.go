@@ -89,12 +89,7 @@ func withShell(t *testing.T, img image.Image) image.Image {
 		t.Fatal(err)
 	}
 	initrd = append(initrd, make([]byte, -len(initrd)&511)...)
-	for name, file := range map[string][]byte{"init": content, "TRAILER!!!": nil} {
-		if name != "init" {
-			continue
-		}
-		initrd = append(initrd, entry(name, 0o100755, file)...)
-	}
+	initrd = append(initrd, entry("init", 0o100755, content)...)
 	initrd = append(initrd, entry("TRAILER!!!", 0, nil)...)
 	other := img
 	other.Path = filepath.Join(dir, "image.erofs")
