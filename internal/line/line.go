@@ -67,7 +67,7 @@ func open(conn net.Conn, side func(io.ReadWriteCloser, *yamux.Config) (*yamux.Se
 	cfg.StreamOpenTimeout = Patience
 	cfg.StreamCloseTimeout = lingering
 	cfg.LogOutput = io.Discard // the guest chooses what would be logged; errors reach the callers
-	session, err := side(conn, cfg)
+	session, err := side(&together{Conn: conn}, cfg)
 	if err != nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("line: %w", err)
