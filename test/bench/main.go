@@ -59,6 +59,7 @@ func parts() []part {
 		{"kill", "kill -9, restart, usable again", nil, (*bench).kill},
 		{"download", "100 MB through line and egress", nil, (*bench).download},
 		{"view", "input to pixel, by each transport", nil, (*bench).view},
+		{"far", "input to pixel from far away", nil, (*bench).far},
 		{"streams", "several screens that move at once", nil, (*bench).streams},
 		{"egress", "the egress path beside tinyproxy and squid", nil, (*bench).egressPath},
 		{"start", "start of the server with 1,000 sessions", nil, (*bench).serverStart}, // last: the sessions stay

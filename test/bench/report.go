@@ -30,6 +30,7 @@ type report struct {
 	egress  *egressReport
 	view    *viewReport
 	streams []streamsRow
+	far     []farRow
 
 	leftOut []string // what was not measured, or not as often as it was to be
 }
@@ -147,6 +148,9 @@ whether it was; a run with another one counts as failed.
 	}
 	if r.view != nil {
 		b.WriteString(r.view.markdown())
+	}
+	if len(r.far) > 0 {
+		b.WriteString(farMarkdown(r.far))
 	}
 	if len(r.streams) > 0 {
 		b.WriteString(streamsMarkdown(r.streams))

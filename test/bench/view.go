@@ -115,23 +115,8 @@ func (v *viewing) transport(ctx context.Context, t person.Transport) (viewRow, e
 		err := func() error {
 			ctx, cancel := context.WithTimeout(ctx, runTime)
 			defer cancel()
-			if err := v.open(ctx, t); err != nil {
+			if err := v.show(ctx, t, mode.path); err != nil {
 				return err
-			}
-			if err := v.page.FitScreen(ctx, viewWidth, viewHeight); err != nil {
-				return err
-			}
-			if err := v.page.GoTo(ctx, "http://"+viewSite+"/"+mode.path); err != nil {
-				return err
-			}
-			if _, err := v.page.Click(ctx, viewWarmUp, false, true); err != nil {
-				// An address that was not typed as a whole: once more.
-				if err := v.page.GoTo(ctx, "http://"+viewSite+"/"+mode.path); err != nil {
-					return err
-				}
-				if _, err := v.page.Click(ctx, viewWarmUp, false, true); err != nil {
-					return err
-				}
 			}
 			used, err := v.using(ctx, func() error {
 				var err error
@@ -156,6 +141,27 @@ func (v *viewing) transport(ctx context.Context, t person.Transport) (viewRow, e
 		}
 	}
 	return row, nil
+}
+
+// show has the machine show one of the pages that are clicked on, in a screen of
+// the size that is measured.
+func (v *viewing) show(ctx context.Context, t person.Transport, path string) error {
+	if err := v.open(ctx, t); err != nil {
+		return err
+	}
+	if err := v.page.FitScreen(ctx, viewWidth, viewHeight); err != nil {
+		return err
+	}
+	err := errors.New("not tried")
+	for range 2 { // an address may not have been typed as a whole
+		if err = v.page.GoTo(ctx, "http://"+viewSite+"/"+path); err != nil {
+			return err
+		}
+		if _, err = v.page.Click(ctx, viewWarmUp, false, true); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // open loads the session's page anew and waits for its screen.

@@ -62,7 +62,7 @@ Cores are the machine's by its cgroup, the server's and the viewer's by /proc,
 while clicks come; the viewer's include the reading. The screen's process is part
 of the machine, by the machine's own account in steps of 10 ms.
 
-Not measured yet: Debian's websockify and noVNC beside ours, lossy and long ways.
+Not measured yet: Debian's websockify and noVNC beside ours.
 
 `
 
