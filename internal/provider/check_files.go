@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // credentials checks the credential files one by one and against each other.
@@ -100,6 +101,7 @@ func (c *checker) target(f *File) {
 		field := fmt.Sprintf("target.seed[%d]", i)
 		c.that(cleanPath(s.Path), field+".path", "must be a clean relative path below the home directory")
 		c.that(len(s.Content) <= maxSeed, field+".content", "longer than %d bytes", maxSeed)
+		c.that(utf8.ValidString(s.Content), field+".content", "is not UTF-8")
 		for _, cr := range f.Files {
 			c.that(!within(s.Path, cr.Path) && !within(cr.Path, s.Path), field+".path", "is that of a credential file")
 		}
