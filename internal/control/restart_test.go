@@ -281,7 +281,7 @@ func TestNothingStartsBeforeTakingOver(t *testing.T) {
 
 // TestStoppedWhileTakingOver: that is an end like any other.
 func TestStoppedWhileTakingOver(t *testing.T) {
-	inWorld(t, func(t *testing.T, w *world) {
+	inWorld(t, func(_ *testing.T, w *world) {
 		s := w.serve(func(c *control.Config) { c.Database = &held{w.db, make(chan struct{})} })
 		id := w.start(s, "claude")
 		s.stop() // fails the test if Run returns an error

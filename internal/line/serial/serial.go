@@ -237,7 +237,8 @@ func Listen(file io.ReadWriter) (port *Port, ended <-chan error) {
 }
 
 // Accept returns the connection that the host has opened last, once there is one
-// that has not been returned.
+// that has not been returned. Somebody must always be about to take and to read
+// it: what comes for it holds up what comes behind.
 func (p *Port) Accept(ctx context.Context) (net.Conn, error) {
 	select {
 	case c := <-p.fresh:
