@@ -182,9 +182,7 @@ var typing typingSite
 
 func (s *typingSite) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodPost {
-		s.mu.Lock()
-		s.last = typed{}
-		s.mu.Unlock()
+		s.forget()
 		w.Header().Set("Content-Type", "text/html")
 		_, _ = io.WriteString(w, typingPage)
 		return
@@ -198,6 +196,12 @@ func (s *typingSite) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if now.N > s.last.N {
 		s.last = now
 	}
+}
+
+func (s *typingSite) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = typed{}
 }
 
 func (s *typingSite) wait(ctx context.Context, what string, is func(typed) bool) error {
@@ -230,6 +234,7 @@ func atTypingPage(t *testing.T, ctx context.Context, name string, flags ...strin
 		must(t, shared.rig.Restart(ctx))
 	})
 	must(t, who.Page.Home(ctx))
+	typing.forget() // what the last test's page has told
 	session, err := who.Page.Connect(ctx, "typing")
 	must(t, err)
 	must(t, typing.wait(ctx, "opened", func(s typed) bool { return s.N > 0 }))
