@@ -231,7 +231,7 @@ func TestDeliverRefuses(t *testing.T) {
 // A person cannot have root write, or read, where they could not themselves.
 func TestTheOwnersRightsOnly(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root can act as another user")
+		t.Skip("SKIPPED: only root can act as another user")
 	}
 	outside := t.TempDir()
 	for name, prepare := range map[string]func(h Home) error{

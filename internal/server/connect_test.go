@@ -63,7 +63,7 @@ func TestWhatIsNotOursIsLeftAlone(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if os.Geteuid() != 0 {
-				t.Skip("only root removes what is left over")
+				t.Skip("SKIPPED: only root removes what is left over")
 			}
 			if err := os.MkdirAll(outside, 0o700); err != nil {
 				t.Fatal(err)

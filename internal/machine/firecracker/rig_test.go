@@ -107,7 +107,7 @@ func change(t *testing.T, cfg Config, s fctest.Settings) {
 func pretended(t *testing.T, s fctest.Settings) Config {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("machines can only be made by root")
+		t.Skip("SKIPPED: machines can only be made by root")
 	}
 	dir := t.TempDir()
 	file := func(name, content string) string {

@@ -219,7 +219,7 @@ func TestJailerArgs(t *testing.T) {
 
 func TestJail(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root can mount")
+		t.Skip("SKIPPED: only root can mount")
 	}
 	dir := t.TempDir()
 	file, shared, saved := filepath.Join(dir, "file"), filepath.Join(dir, "shared"), filepath.Join(dir, "saved dir")

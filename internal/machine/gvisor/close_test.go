@@ -16,7 +16,7 @@ import (
 // What runsc leaves mounted goes when no machine is left, and not before.
 func TestCloseUnmounts(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root can mount")
+		t.Skip("SKIPPED: only root can mount")
 	}
 	dir := t.TempDir()
 	d := &Driver{cfg: Config{StateDir: dir}, listeners: map[string]*net.UnixListener{}}

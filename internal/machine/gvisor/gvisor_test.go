@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 func realConfig(t *testing.T) Config {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("machines can only be made by root")
+		t.Skip("SKIPPED: machines can only be made by root")
 	}
 	bin := os.Getenv("ANTEROOM_BIN")
 	if bin == "" {

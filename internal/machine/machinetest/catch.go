@@ -62,7 +62,7 @@ func (w *wayOut) answer(stream io.ReadWriter) {
 // what cannot leave is refused at once.
 func testCatch(t *testing.T, s Setup) {
 	if s.Exec == nil {
-		t.Skip("these machines have no kernel of their own")
+		t.Skip("SKIPPED: these machines have no kernel of their own")
 	}
 	id, created := create(t, s.Driver, machine.Spec{Kind: machine.CLI, Home: t.TempDir()})
 	client, l := guest(t, s.Driver, id, created.Ref)

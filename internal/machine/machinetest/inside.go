@@ -21,7 +21,7 @@ func configured(t *testing.T, s Setup) (id string, ack guestapi.Ack) {
 
 func testInside(t *testing.T, s Setup) {
 	if s.Exec == nil {
-		t.Skip("these machines have no kernel of their own")
+		t.Skip("SKIPPED: these machines have no kernel of their own")
 	}
 	a, ackA := configured(t, s)
 	b, ackB := configured(t, s)
@@ -96,7 +96,7 @@ func testIsolation(t *testing.T, s Setup, a, b string) {
 
 func testHome(t *testing.T, s Setup) {
 	if s.Exec == nil {
-		t.Skip("these machines have no disk")
+		t.Skip("SKIPPED: these machines have no disk")
 	}
 	home := t.TempDir()
 	run := func(command string) string {

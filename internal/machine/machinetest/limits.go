@@ -44,7 +44,7 @@ func testLimits(t *testing.T, s Setup) {
 // testOtherKey: a snapshot of something else is not used, wherever it lies.
 func testOtherKey(t *testing.T, s Setup) {
 	if s.OtherKey == nil {
-		t.Skip("this driver has no snapshots")
+		t.Skip("SKIPPED: this driver has no snapshots")
 	}
 	d := s.OtherKey(t)
 	ctx, cancel := context.WithTimeout(context.Background(), patienceWith(d))
@@ -67,7 +67,7 @@ func testOtherKey(t *testing.T, s Setup) {
 // while; reclaiming must end that too.
 func testKilledCreator(t *testing.T, s Setup) {
 	if s.Creator == nil {
-		t.Skip("this driver makes machines within the test's process")
+		t.Skip("SKIPPED: this driver makes machines within the test's process")
 	}
 	before := s.Trace(t)
 	for i, after := range []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond, 40 * time.Millisecond, 80 * time.Millisecond, 150 * time.Millisecond, 300 * time.Millisecond, 600 * time.Millisecond, -1} {

@@ -355,7 +355,7 @@ func testIDs(t *testing.T, s Setup) {
 
 func testRefusing(t *testing.T, s Setup) {
 	if len(s.Refusing) == 0 {
-		t.Skip("this driver has no limits")
+		t.Skip("SKIPPED: this driver has no limits")
 	}
 	for want, make := range s.Refusing {
 		d, id := make(t), newID()
@@ -379,7 +379,7 @@ func testRefusing(t *testing.T, s Setup) {
 
 func testNoSnapshot(t *testing.T, s Setup) {
 	if s.NoSnapshot == nil {
-		t.Skip("this driver has no snapshots")
+		t.Skip("SKIPPED: this driver has no snapshots")
 	}
 	d := s.NoSnapshot(t)
 	id, created := create(t, d, machine.Spec{Kind: machine.Browser})
@@ -397,7 +397,7 @@ const rounds = 20
 
 func testTrace(t *testing.T, s Setup) {
 	if s.Trace == nil {
-		t.Skip("this driver holds nothing outside of this process")
+		t.Skip("SKIPPED: this driver holds nothing outside of this process")
 	}
 	before := s.Trace(t)
 	for range rounds {
